@@ -1,0 +1,35 @@
+/* ops.h: the list of kernels, one LN_OP(name, parameters, arguments) each.
+ *
+ * dispatch.c makes from it the declarations per instruction set and the public
+ * functions, for float and for double; `real` stands for either. The same functions,
+ * with their contracts, are declared for users in include/loopnest.h. */
+
+/* activation.c */
+#define LN_UNARY(name) LN_OP(name, (const real *x, int64_t n, real *y), (x, n, y))
+#define LN_UNARY_BACKWARD(name) \
+    LN_OP(name, (const real *dy, const real *x, int64_t n, real *dx), (dy, x, n, dx))
+LN_UNARY(exp)
+LN_UNARY(sigmoid)
+LN_UNARY(tanh)
+LN_UNARY(relu)
+LN_UNARY(silu)
+LN_UNARY(gelu)
+LN_UNARY(gelu_tanh)
+LN_UNARY(gelu_erf)
+LN_UNARY(gelu_derivative)
+LN_UNARY(gelu_tanh_derivative)
+LN_UNARY(gelu_erf_derivative)
+LN_OP(leaky_relu, (const real *x, int64_t n, real negative_slope, real *y), (x, n, negative_slope, y))
+LN_UNARY_BACKWARD(exp_backward)
+LN_UNARY_BACKWARD(sigmoid_backward)
+LN_UNARY_BACKWARD(tanh_backward)
+LN_UNARY_BACKWARD(relu_backward)
+LN_UNARY_BACKWARD(silu_backward)
+LN_UNARY_BACKWARD(gelu_backward)
+LN_UNARY_BACKWARD(gelu_tanh_backward)
+LN_UNARY_BACKWARD(gelu_erf_backward)
+LN_OP(leaky_relu_backward,
+      (const real *dy, const real *x, int64_t n, real negative_slope, real *dx),
+      (dy, x, n, negative_slope, dx))
+#undef LN_UNARY
+#undef LN_UNARY_BACKWARD

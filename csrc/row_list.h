@@ -1,0 +1,4 @@
+/* row_list.h: the rows; a new op family is a line here. */
+#include "scalar_functions.h"
+
+#include "activation.c"

@@ -1,0 +1,27 @@
+/* rows.h: every row for float, then for double, in the instruction set LN_ISA. */
+#include "scalar.h"
+#include "simd.h"
+
+#define real float
+#define SUFFIX f32
+#define FMA(a, b, c) fmaf(a, b, c)
+#define bits uint32_t
+#define MANTISSA_BITS 23
+#include "row_list.h"
+#undef real
+#undef SUFFIX
+#undef FMA
+#undef bits
+#undef MANTISSA_BITS
+
+#define real double
+#define SUFFIX f64
+#define FMA(a, b, c) fma(a, b, c)
+#define bits uint64_t
+#define MANTISSA_BITS 52
+#include "row_list.h"
+#undef real
+#undef SUFFIX
+#undef FMA
+#undef bits
+#undef MANTISSA_BITS

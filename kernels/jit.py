@@ -1,0 +1,78 @@
+"""The one place that holds Numba's options, each with its reason.
+
+``kernel``   a compiled loop that the package calls; cached on disk.
+``scalar``   a function of numbers that kernels inline; cached with its callers.
+``by_dtype`` one name for a float32 and a float64 scalar function.
+"""
+
+import hashlib
+from pathlib import Path
+
+from numba import njit, types
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.extending import overload
+
+OPTIONS = {
+    "nogil": True,  # kernels run side by side on Python threads
+    "error_model": "numpy",  # x/0 is inf or nan, and no branch stops the vectoriser
+    "boundscheck": False,  # even under NUMBA_BOUNDSCHECK: the caller has checked all shapes
+    "fastmath": False,  # reordered or contracted sums would change the bits
+}
+
+
+def _sources_digest() -> str:
+    """Digest of every kernel source.
+
+    Numba's cache looks at a function's own file only; a kernel inlines scalars and
+    vector types from other files, so any edit must make all cached code stale.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+SOURCES = _sources_digest()
+
+
+class _KernelCache(FunctionCache):
+    """Numba's on-disk cache, made stale by a change in any file of this folder."""
+
+    def __init__(self, py_func):
+        super().__init__(py_func)
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=SOURCES,
+        )
+
+
+def kernel(function):
+    """Compile lazily, per argument types, and keep the machine code on disk."""
+    dispatcher = njit(**OPTIONS)(function)
+    try:
+        dispatcher._cache = _KernelCache(function)
+    except RuntimeError:
+        pass  # nowhere to write (read-only install, no home): compile in each process
+    return dispatcher
+
+
+def scalar(function):
+    """Compile a function of numbers; LLVM inlines it into the kernels that call it."""
+    return njit(**OPTIONS)(function)
+
+
+def by_dtype(float32, float64):
+    """Name for both versions of a scalar function; the first argument's type picks one.
+
+    Callable from compiled code only.
+    """
+
+    def name(*args):
+        raise TypeError(f"{float32.__name__} is for compiled code")
+
+    def pick(*args):
+        return (float32 if args[0] == types.float32 else float64).py_func
+
+    overload(name, strict=False, jit_options=OPTIONS)(pick)
+    return name

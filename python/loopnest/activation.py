@@ -1,0 +1,220 @@
+"""Activations: element-wise functions of any shape, and their gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from loopnest import backend, checks, threads
+
+# Forms of GELU and the kernel that computes each.
+GELU_KERNELS = {"sigmoid": "gelu", "tanh": "gelu_tanh", "none": "gelu_erf"}
+
+# Work of one element in the units of threads.split: an exp and a division, in vectors.
+_WORK = 4
+
+
+def _run(kernel: Any, inputs: tuple[np.ndarray, ...], parameters: tuple, y: np.ndarray) -> None:
+    """Call ``kernel(*inputs, *parameters, y)`` on flat pieces."""
+    flat = [a.reshape(-1) for a in inputs]
+    flat_y = y.reshape(-1)
+
+    def piece(first: int, last: int) -> None:
+        kernel(*[a[first:last] for a in flat], *parameters, flat_y[first:last])
+
+    if y.size * _WORK < threads.SERIAL_BELOW:
+        kernel(*flat, *parameters, flat_y)
+    else:
+        threads.split(piece, y.size, y.size * _WORK)
+
+
+def _forward(op: str, kernel: str, x: Any, out: Any, *parameters: float) -> Any:
+    given = x
+    x = checks.array(op, "x", x)
+    y = checks.output(op, out, x.shape, x.dtype, (given, x), in_place=True)
+    _run(getattr(backend.kernels.activation, kernel), (x,), parameters, y)
+    return y if x.ndim or out is not None else _scalar(given, y)
+
+
+def _backward(op: str, kernel: str, dy: Any, x: Any, out: Any, *parameters: float) -> Any:
+    given = dy, x
+    dy, x = checks.array(op, "dy", dy), checks.array(op, "x", x)
+    dtype = checks.same_dtype(op, dy=dy, x=x)
+    checks.same_shape(op, "dy", dy, x.shape)
+    dx = checks.output(op, out, x.shape, dtype, (*given, dy, x), in_place=True)
+    _run(getattr(backend.kernels.activation, kernel), (dy, x), parameters, dx)
+    return dx if x.ndim or out is not None else _scalar(given[1], dx)
+
+
+def _scalar(given: Any, y: np.ndarray) -> Any:
+    """A Python number gives a Python float, a NumPy scalar or 0-d array a NumPy scalar."""
+    return y[()] if isinstance(given, (np.generic, np.ndarray)) else float(y[()])
+
+
+def _gelu_kernel(op: str, approximate: Any) -> str:
+    return GELU_KERNELS[checks.choice(op, "approximate", approximate, GELU_KERNELS)]
+
+
+def exp(x: Any, out: np.ndarray | None = None) -> Any:
+    """Exponential function, e to the power of x.
+
+    Parameters
+    ----------
+    x : array_like or number
+        Any shape, float32 or float64; integers and booleans are taken as float64.
+    out : ndarray, optional
+        Where to write: shape and dtype of x, C-contiguous; x itself is allowed.
+
+    Returns
+    -------
+    ndarray or number
+        ``out`` or a new array; a number for a number.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For other dtypes, or an ``out`` that does not fit.
+    """
+    return _forward("exp", "exp", x, out)
+
+
+def sigmoid(x: Any, out: np.ndarray | None = None) -> Any:
+    """Logistic function, 1 / (1 + exp(-x)); sigmoid(0) is exactly 0.5.
+
+    Parameters, returns and errors are those of `exp`.
+
+    Examples
+    --------
+    >>> import loopnest as ln
+    >>> ln.sigmoid(0.0)
+    0.5
+    """
+    return _forward("sigmoid", "sigmoid", x, out)
+
+
+def tanh(x: Any, out: np.ndarray | None = None) -> Any:
+    """Hyperbolic tangent.
+
+    Parameters, returns and errors are those of `exp`.
+    """
+    return _forward("tanh", "tanh", x, out)
+
+
+def relu(x: Any, out: np.ndarray | None = None) -> Any:
+    """Rectifier, max(x, 0); NaN stays NaN.
+
+    Parameters, returns and errors are those of `exp`.
+    """
+    return _forward("relu", "relu", x, out)
+
+
+def leaky_relu(x: Any, negative_slope: float = 0.01, out: np.ndarray | None = None) -> Any:
+    """Leaky rectifier: x where x > 0, else ``negative_slope`` * x.
+
+    Parameters
+    ----------
+    x, out
+        As for `exp`.
+    negative_slope : float
+        A finite number.
+    """
+    negative_slope = checks.number("leaky_relu", "negative_slope", negative_slope)
+    return _forward("leaky_relu", "leaky_relu", x, out, negative_slope)
+
+
+def silu(x: Any, out: np.ndarray | None = None) -> Any:
+    """Sigmoid linear unit (swish), x * sigmoid(x).
+
+    Parameters, returns and errors are those of `exp`.
+    """
+    return _forward("silu", "silu", x, out)
+
+
+def gelu(x: Any, approximate: str = "sigmoid", out: np.ndarray | None = None) -> Any:
+    """Gaussian error linear unit (Hendrycks and Gimpel, arXiv:1606.08415).
+
+    Parameters
+    ----------
+    x, out
+        As for `exp`.
+    approximate : {"sigmoid", "tanh", "none"}
+        "sigmoid": x * sigmoid(1.702 x), the default here (PyTorch's is "none");
+        "tanh": x/2 * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)));
+        "none": x * Phi(x) with the normal distribution function Phi.
+    """
+    return _forward("gelu", _gelu_kernel("gelu", approximate), x, out)
+
+
+def gelu_derivative(x: Any, approximate: str = "sigmoid", out: np.ndarray | None = None) -> Any:
+    """Slope of `gelu` at x.
+
+    Parameters are those of `gelu`. For the sigmoid form it is
+    s * (1 + 1.702 x (1 - s)) with s = sigmoid(1.702 x).
+    """
+    kernel = _gelu_kernel("gelu_derivative", approximate) + "_derivative"
+    return _forward("gelu_derivative", kernel, x, out)
+
+
+def exp_backward(dy: Any, x: Any, out: np.ndarray | None = None) -> Any:
+    """Gradient through `exp`: dy times the slope at x.
+
+    Parameters
+    ----------
+    dy : array_like or number
+        Gradient by the output; shape and dtype of x.
+    x : array_like or number
+        The input of the forward call.
+    out : ndarray, optional
+        Where to write; dy or x itself is allowed.
+
+    Returns
+    -------
+    ndarray or number
+        Gradient by x.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For other dtypes, different shapes, or an ``out`` that does not fit.
+    """
+    return _backward("exp_backward", "exp_backward", dy, x, out)
+
+
+def sigmoid_backward(dy: Any, x: Any, out: np.ndarray | None = None) -> Any:
+    """Gradient through `sigmoid`. Parameters are those of `exp_backward`."""
+    return _backward("sigmoid_backward", "sigmoid_backward", dy, x, out)
+
+
+def tanh_backward(dy: Any, x: Any, out: np.ndarray | None = None) -> Any:
+    """Gradient through `tanh`. Parameters are those of `exp_backward`."""
+    return _backward("tanh_backward", "tanh_backward", dy, x, out)
+
+
+def relu_backward(dy: Any, x: Any, out: np.ndarray | None = None) -> Any:
+    """Gradient through `relu`, with slope 0 at 0. Parameters are those of `exp_backward`."""
+    return _backward("relu_backward", "relu_backward", dy, x, out)
+
+
+def leaky_relu_backward(
+    dy: Any, x: Any, out: np.ndarray | None = None, negative_slope: float = 0.01
+) -> Any:
+    """Gradient through `leaky_relu`, with slope ``negative_slope`` at 0.
+
+    Parameters are those of `exp_backward`.
+    """
+    negative_slope = checks.number("leaky_relu_backward", "negative_slope", negative_slope)
+    return _backward("leaky_relu_backward", "leaky_relu_backward", dy, x, out, negative_slope)
+
+
+def silu_backward(dy: Any, x: Any, out: np.ndarray | None = None) -> Any:
+    """Gradient through `silu`. Parameters are those of `exp_backward`."""
+    return _backward("silu_backward", "silu_backward", dy, x, out)
+
+
+def gelu_backward(
+    dy: Any, x: Any, out: np.ndarray | None = None, approximate: str = "sigmoid"
+) -> Any:
+    """Gradient through `gelu`. Parameters are those of `exp_backward` and `gelu`."""
+    kernel = _gelu_kernel("gelu_backward", approximate) + "_backward"
+    return _backward("gelu_backward", kernel, dy, x, out)

@@ -1,0 +1,178 @@
+"""Checks of arguments: each error names the op, the argument, what came, what is accepted."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+F32 = np.dtype(np.float32)
+F64 = np.dtype(np.float64)
+
+
+def array(op: str, name: str, value: Any, ndim: int | None = None) -> np.ndarray:
+    """``value`` as a C-contiguous, aligned float32 or float64 array (a copy if it must be).
+
+    Integers and booleans become float64.
+    """
+    if type(value) is not np.ndarray or not (value.dtype == F32 or value.dtype == F64):
+        value = _as_float(op, name, value)
+    if ndim is not None and value.ndim != ndim:
+        raise ValueError(
+            f"{op}: {name} has {value.ndim} dimensions, shape {value.shape}; accepted: {ndim}"
+        )
+    flags = value.flags
+    if not (flags.c_contiguous and flags.aligned):
+        value = np.require(value, requirements=("C", "A"))
+    return value
+
+
+def _as_float(op: str, name: str, value: Any) -> np.ndarray:
+    try:
+        given = np.asarray(value)
+    except Exception as error:
+        raise TypeError(
+            f"{op}: {name} is a {type(value).__name__} that NumPy makes no array of ({error}); "
+            "accepted: a float32 or float64 array"
+        ) from error
+    dtype = given.dtype
+    if dtype.kind in "iub":
+        return given.astype(F64)
+    if dtype.kind == "f" and dtype.itemsize in (4, 8):
+        return given.astype(dtype.newbyteorder("="), copy=False)
+    if dtype == np.float16:
+        raise TypeError(
+            f"{op}: {name} has dtype float16; accepted: float32 or float64, "
+            f"cast it with {name}.astype(numpy.float32)"
+        )
+    raise TypeError(f"{op}: {name} has dtype {dtype}; accepted: float32 or float64")
+
+
+def integer_array(op: str, name: str, value: Any) -> np.ndarray:
+    """``value`` as a C-contiguous int64 array; only integer dtypes are taken."""
+    given = np.asarray(value)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{op}: {name} has dtype {given.dtype}; accepted: an integer dtype")
+    return np.require(given, dtype=np.int64, requirements=("C", "A"))
+
+
+def same_dtype(op: str, **arrays: np.ndarray | None) -> np.dtype:
+    """The one dtype of all arrays (None is skipped)."""
+    given = {name: value.dtype for name, value in arrays.items() if value is not None}
+    first = next(iter(given.values()))
+    for dtype in given.values():
+        if dtype != first:
+            listed = ", ".join(f"{name} {dtype}" for name, dtype in given.items())
+            raise TypeError(
+                f"{op}: arrays of different dtypes: {listed}; accepted: all float32 or all float64"
+            )
+    return first
+
+
+def same_shape(op: str, name: str, value: np.ndarray, shape: tuple[int, ...]) -> None:
+    """``value`` must have this shape."""
+    if value.shape != shape:
+        raise ValueError(f"{op}: {name} has shape {value.shape}; accepted: {shape}")
+
+
+def output(
+    op: str,
+    out: Any,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    inputs: Iterable[Any] = (),
+    in_place: bool = False,
+    name: str = "out",
+) -> np.ndarray:
+    """The array to write to: a new one, or the caller's once it is proven fit.
+
+    ``in_place`` allows that it is exactly one of the inputs.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{op}: {name} is a {type(out).__name__}; accepted: a NumPy array")
+    if out.dtype != dtype:
+        raise TypeError(f"{op}: {name} has dtype {out.dtype}; accepted: {dtype}")
+    same_shape(op, name, out, shape)
+    if not (out.flags.c_contiguous and out.flags.aligned):
+        raise ValueError(f"{op}: {name} is not C-contiguous (strides {out.strides})")
+    if not out.flags.writeable:
+        raise ValueError(f"{op}: {name} is read-only; accepted: a writable array")
+    for given in inputs:
+        if isinstance(given, np.ndarray) and np.may_share_memory(out, given):
+            same = (
+                given.ctypes.data == out.ctypes.data
+                and given.strides == out.strides
+                and given.dtype == out.dtype
+            )
+            if not (in_place and same):
+                raise ValueError(
+                    f"{op}: {name} overlaps an input in memory; accepted: an array of its own"
+                    + (" or exactly the input" if in_place else "")
+                )
+    return out
+
+
+def choice(op: str, name: str, value: Any, accepted: Iterable[Any]) -> Any:
+    """``value`` must be one of ``accepted``."""
+    accepted = tuple(accepted)
+    if not (isinstance(value, str) or value is None):
+        raise TypeError(f"{op}: {name} is {value!r}; accepted: {', '.join(map(repr, accepted))}")
+    if value not in accepted:
+        raise ValueError(f"{op}: {name} is {value!r}; accepted: {', '.join(map(repr, accepted))}")
+    return value
+
+
+def integer(op: str, name: str, value: Any, low: int) -> int:
+    """``value`` as an int of at least ``low``; no bool, no float."""
+    if type(value) is not int:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{op}: {name} is {value!r}; accepted: an integer of at least {low}")
+        try:
+            value = operator.index(value)
+        except TypeError:
+            raise TypeError(
+                f"{op}: {name} is {value!r}; accepted: an integer of at least {low}"
+            ) from None
+    if value < low:
+        raise ValueError(f"{op}: {name} is {value}; accepted: an integer of at least {low}")
+    return value
+
+
+def pair(op: str, name: str, value: Any, low: int) -> tuple[int, int]:
+    """``value``, an int or two of them, as two ints of at least ``low``."""
+    if type(value) is int:
+        if value < low:
+            raise ValueError(f"{op}: {name} is {value}; accepted: integers of at least {low}")
+        return value, value
+    if isinstance(value, (tuple, list)):
+        if len(value) != 2:
+            raise ValueError(f"{op}: {name} is {value!r}; accepted: an integer or two of them")
+        return integer(op, name, value[0], low), integer(op, name, value[1], low)
+    value = integer(op, name, value, low)
+    return value, value
+
+
+def number(
+    op: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf
+) -> float:
+    """``value`` as a finite float within ``[low, high]``."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{op}: {name} is {value!r}; accepted: a number")
+    value = float(value)
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"{op}: {name} is {value}; accepted: {_range(low, high)}")
+    return value
+
+
+def _range(low: float, high: float) -> str:
+    if low == -math.inf and high == math.inf:
+        return "a finite number"
+    if high == math.inf:
+        return f"a finite number of at least {low:g}"
+    return f"a number from {low:g} to {high:g}"

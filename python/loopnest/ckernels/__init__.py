@@ -1,0 +1,8 @@
+"""C kernels under the names and arguments of ``loopnest.kernels``, one module an op family.
+
+Each function passes pointers and sizes of its arrays to ``ln_<name>_f32`` or ``_f64``.
+"""
+
+from loopnest.ckernels import activation
+
+__all__ = ["activation"]

@@ -1,0 +1,150 @@
+"""What overloads share: dtypes of arguments, outputs, overlap.
+
+Checks on types happen at compile time and raise `TypingError`; those on values happen at run
+time and raise ValueError with a fixed message, for Numba builds no text from numbers
+without a large cost in compile time.
+"""
+
+import numpy as np
+from numba import njit, types
+from numba.core.errors import TypingError
+from numba.extending import overload, register_jitable
+
+from loopnest.kernels.jit import OPTIONS
+
+
+def overloads(public):
+    """Register an implementation of ``public`` for compiled code.
+
+    The implementation's own parameters are positional: Numba fails on keyword-only ones.
+    """
+    return overload(public, strict=False, prefer_literal=True, jit_options=OPTIONS)
+
+
+def is_none(argument) -> bool:
+    """Whether an argument was left out or is None."""
+    return (
+        argument is None
+        or isinstance(argument, (types.NoneType, types.Omitted))
+        and getattr(argument, "value", None) is None
+    )
+
+
+def literal(op, name, argument, accepted):
+    """Value of a string option, which must be known at compile time."""
+    value = argument
+    if isinstance(argument, types.Omitted):
+        value = argument.value
+    elif isinstance(argument, types.StringLiteral):
+        value = argument.literal_value
+    elif isinstance(argument, types.NoneType):
+        value = None
+    elif isinstance(argument, types.Type):
+        raise TypingError(f"{op}: {name} must be a constant inside @njit; it is {argument}")
+    if value not in accepted:
+        raise TypingError(f"{op}: {name} is {value!r}; accepted: {', '.join(map(repr, accepted))}")
+    return value
+
+
+def float_array(op, name, argument):
+    """Check that an argument is a float array or one that is promoted; return its dtype."""
+    if not isinstance(argument, types.Array):
+        raise TypingError(f"{op}: {name} is {argument}; accepted: a float32 or float64 array")
+    return promoted(op, name, argument.dtype)
+
+
+def promoted(op, name, dtype):
+    """float32 and float64 stay, integers and booleans become float64."""
+    if dtype in (types.float32, types.float64):
+        return dtype
+    if isinstance(dtype, (types.Integer, types.Boolean)):
+        return types.float64
+    raise TypingError(f"{op}: {name} has dtype {dtype}; accepted: float32 or float64")
+
+
+def same_dtype(op, **arrays):
+    """The one dtype of all arrays (None is skipped)."""
+    given = {k: float_array(op, k, v) for k, v in arrays.items() if not is_none(v)}
+    if len(set(given.values())) > 1:
+        listed = ", ".join(f"{name} {dtype}" for name, dtype in given.items())
+        raise TypingError(f"{op}: arrays of different dtypes: {listed}")
+    return next(iter(given.values()))
+
+
+def output(op, out, dtype, ndim):
+    """Compiled function ``(out, shape) -> array``: a new one, or ``out`` with its shape checked."""
+    real = np.float32 if dtype == types.float32 else np.float64
+    if is_none(out):
+        return register_jitable(lambda out, shape: np.empty(shape, real))
+    fits = (
+        isinstance(out, types.Array)
+        and out.dtype == dtype
+        and out.ndim == ndim
+        and out.layout == "C"
+        and out.mutable
+        and out.aligned
+    )
+    if not fits:
+        raise TypingError(
+            f"{op}: out is {out}; accepted: a writable C-contiguous {dtype} array, {ndim} dimensions"
+        )
+    wrong_shape = op + ": out has the wrong shape"
+
+    def check(out, shape):
+        if out.shape != shape:
+            raise ValueError(wrong_shape)
+        return out
+
+    return register_jitable(check)
+
+
+def separate(op, out, in_place=False):
+    """Compiled function ``(out, x)`` that refuses overlap in memory; ``x`` is contiguous.
+
+    ``in_place`` allows that both are the same array.
+    """
+    if is_none(out):
+        return register_jitable(lambda out, x: None)
+    test = overlaps_partly if in_place else overlaps
+    message = op + ": out overlaps an input in memory"
+
+    def check(out, x):
+        if test(out, x):
+            raise ValueError(message)
+
+    return register_jitable(check)
+
+
+def contiguous(array, dtype):
+    """Compiled function that makes a C-contiguous array of ``dtype`` of such an array."""
+    if isinstance(array, types.Array) and array.dtype == dtype and array.layout == "C":
+        return _as_is
+    return _as_float32 if dtype == types.float32 else _as_float64
+
+
+@register_jitable
+def _as_is(x):
+    return x
+
+
+@register_jitable
+def _as_float32(x):
+    return np.ascontiguousarray(x).astype(np.float32)
+
+
+@register_jitable
+def _as_float64(x):
+    return np.ascontiguousarray(x).astype(np.float64)
+
+
+@njit(**OPTIONS)
+def overlaps(a, b):
+    """Whether two contiguous arrays share memory."""
+    start_a, start_b = a.ctypes.data, b.ctypes.data
+    return start_a < start_b + b.nbytes and start_b < start_a + a.nbytes
+
+
+@njit(**OPTIONS)
+def overlaps_partly(a, b):
+    """Whether they share memory without being the same array."""
+    return overlaps(a, b) and not (a.ctypes.data == b.ctypes.data and a.nbytes == b.nbytes)
