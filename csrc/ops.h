@@ -33,3 +33,20 @@ LN_OP(leaky_relu_backward,
       (dy, x, n, negative_slope, dx))
 #undef LN_UNARY
 #undef LN_UNARY_BACKWARD
+
+/* convolution.c */
+LN_OP(conv2d,
+      (const real *x, const real *weight, const real *bias, const ln_conv2d_shape *shape,
+       int64_t first, int64_t last, real *y),
+      (x, weight, bias, shape, first, last, y))
+LN_OP(conv2d_backward_input,
+      (const real *dy, const real *weight, const ln_conv2d_shape *shape, int64_t first,
+       int64_t last, real *dx),
+      (dy, weight, shape, first, last, dx))
+LN_OP(conv2d_backward_weight,
+      (const real *x, const real *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last,
+       real *dweight),
+      (x, dy, shape, first, last, dweight))
+LN_OP(conv2d_backward_bias,
+      (const real *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, real *dbias),
+      (dy, shape, first, last, dbias))

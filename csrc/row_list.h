@@ -1,4 +1,6 @@
 /* row_list.h: the rows; a new op family is a line here. */
+#include "lanes.h"
 #include "scalar_functions.h"
 
 #include "activation.c"
+#include "convolution.c"

@@ -1,4 +1,5 @@
 /* rows.h: every row for float, then for double, in the instruction set LN_ISA. */
+#include "include/loopnest.h"
 #include "scalar.h"
 #include "simd.h"
 

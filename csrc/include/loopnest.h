@@ -71,6 +71,29 @@ void ln_gelu_erf_backward_f64(const double *dy, const double *x, int64_t n, doub
 void ln_leaky_relu_backward_f32(const float *dy, const float *x, int64_t n, float negative_slope, float *dx);
 void ln_leaky_relu_backward_f64(const double *dy, const double *x, int64_t n, double negative_slope, double *dx);
 
+/* ---- convolution.c: NCHW arrays, cross-correlation ----
+ * x (n,c,h,w), weight (k,c/groups,r,s), bias (k) or NULL, y (n,k,oh,ow). The input is read as
+ * if padded with zeros, `top` rows above and `left` columns to the left (and as many below and
+ * to the right as oh and ow need). The work is a range of items, so that threads can share
+ * it: the whole is first = 0, last = the number of items. */
+typedef struct {
+    int64_t n, c, h, w, k, r, s, oh, ow;
+    int64_t stride_h, stride_w, top, left, dilation_h, dilation_w, groups;
+} ln_conv2d_shape;
+
+/* items: the n*k*oh rows of y */
+void ln_conv2d_f32(const float *x, const float *weight, const float *bias, const ln_conv2d_shape *shape, int64_t first, int64_t last, float *y);
+void ln_conv2d_f64(const double *x, const double *weight, const double *bias, const ln_conv2d_shape *shape, int64_t first, int64_t last, double *y);
+/* items: the n*c*h rows of dx */
+void ln_conv2d_backward_input_f32(const float *dy, const float *weight, const ln_conv2d_shape *shape, int64_t first, int64_t last, float *dx);
+void ln_conv2d_backward_input_f64(const double *dy, const double *weight, const ln_conv2d_shape *shape, int64_t first, int64_t last, double *dx);
+/* items: the k filters */
+void ln_conv2d_backward_weight_f32(const float *x, const float *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, float *dweight);
+void ln_conv2d_backward_weight_f64(const double *x, const double *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, double *dweight);
+/* items: the k channels */
+void ln_conv2d_backward_bias_f32(const float *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, float *dbias);
+void ln_conv2d_backward_bias_f64(const double *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, double *dbias);
+
 /* cffi: end */
 
 #ifdef __cplusplus

@@ -4,6 +4,9 @@ from loopnest.activation import (
     exp, exp_backward, gelu, gelu_backward, gelu_derivative, leaky_relu, leaky_relu_backward, relu, relu_backward, sigmoid, sigmoid_backward, silu, silu_backward, tanh, tanh_backward,
 )
 from loopnest.backend import available_backends, get_backend, use_backend
+from loopnest.convolution import (
+    conv2d, conv2d_backward, conv2d_output_shape, conv2d_paddings_for,
+)
 from loopnest.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from loopnest import backend, checks, threads
 
 # Forms of GELU and the kernel that computes each.
 GELU_KERNELS = {"sigmoid": "gelu", "tanh": "gelu_tanh", "none": "gelu_erf"}
+
+# Activations that conv2d and linear apply to their result, by name.
+FUSED = ("exp", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
 
 # Work of one element in the units of threads.split: an exp and a division, in vectors.
 _WORK = 4
@@ -54,6 +58,17 @@ def _scalar(given: Any, y: np.ndarray) -> Any:
 
 def _gelu_kernel(op: str, approximate: Any) -> str:
     return GELU_KERNELS[checks.choice(op, "approximate", approximate, GELU_KERNELS)]
+
+
+def in_place(op: str, name: str | None) -> Callable[[np.ndarray], None] | None:
+    """Function that applies the activation ``name`` to a flat array, None for None."""
+    if name is None:
+        return None
+    checks.choice(op, "activation", name, (None, *FUSED))
+    kernel = getattr(backend.kernels.activation, name)
+    if name == "leaky_relu":
+        return lambda y: kernel(y, 0.01, y)
+    return lambda y: kernel(y, y)
 
 
 def exp(x: Any, out: np.ndarray | None = None) -> Any:

@@ -128,33 +128,31 @@ def choice(op: str, name: str, value: Any, accepted: Iterable[Any]) -> Any:
     return value
 
 
-def integer(op: str, name: str, value: Any, low: int) -> int:
-    """``value`` as an int of at least ``low``; no bool, no float."""
+def integer(op: str, name: str, value: Any, low: int, high: int | None = None) -> int:
+    """``value`` as an int within ``[low, high]``; no bool, no float."""
     if type(value) is not int:
-        if isinstance(value, (bool, np.bool_)):
-            raise TypeError(f"{op}: {name} is {value!r}; accepted: an integer of at least {low}")
         try:
-            value = operator.index(value)
+            value = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
         except TypeError:
             raise TypeError(
-                f"{op}: {name} is {value!r}; accepted: an integer of at least {low}"
+                f"{op}: {name} is {value!r}; accepted: {_integers(low, high)}"
             ) from None
-    if value < low:
-        raise ValueError(f"{op}: {name} is {value}; accepted: an integer of at least {low}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{op}: {name} is {value}; accepted: {_integers(low, high)}")
     return value
 
 
-def pair(op: str, name: str, value: Any, low: int) -> tuple[int, int]:
-    """``value``, an int or two of them, as two ints of at least ``low``."""
-    if type(value) is int:
-        if value < low:
-            raise ValueError(f"{op}: {name} is {value}; accepted: integers of at least {low}")
-        return value, value
+def _integers(low: int, high: int | None) -> str:
+    return f"integers from {low} to {high}" if high is not None else f"integers of at least {low}"
+
+
+def pair(op: str, name: str, value: Any, low: int, high: int) -> tuple[int, int]:
+    """``value``, an int or two of them, as two ints within ``[low, high]``."""
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{op}: {name} is {value!r}; accepted: an integer or two of them")
-        return integer(op, name, value[0], low), integer(op, name, value[1], low)
-    value = integer(op, name, value, low)
+        return integer(op, name, value[0], low, high), integer(op, name, value[1], low, high)
+    value = integer(op, name, value, low, high)
     return value, value
 
 

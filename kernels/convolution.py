@@ -1,0 +1,190 @@
+"""2D convolution (cross-correlation) over NCHW arrays: plain loops, the reference kernels.
+
+x (N,C,H,W), weight (K,C/groups,R,S), bias (K) or empty, y (N,K,OH,OW). The contract: one
+accumulator per output, taps in the order (c, r, s), every multiply-add fused, padding read
+as zeros, bias added last. It fixes the bits, whatever the blocking. The twin is
+csrc/convolution.c.
+
+All indices into flat arrays are unsigned: Numba tests signed ones for wraparound, and the
+test stops LLVM from vectorising.
+"""
+
+import numpy as np
+
+from loopnest.kernels.jit import kernel, scalar
+from loopnest.kernels.lanes import add_lanes, fold
+from loopnest.kernels.simd import fma
+
+_U = np.uint64
+_ONE = _U(1)
+
+
+@scalar
+def valid_range(size, out_size, stride, offset):
+    """Outputs [low, high) whose input ``out*stride + offset`` lies in [0, size)."""
+    low = min(max(0, (-offset + stride - 1) // stride), out_size)
+    high = min(max(low, (size - 1 - offset) // stride + 1), out_size)
+    return low, high
+
+
+@scalar
+def multiply_row(y, start, count, x, x_start, x_step, w):
+    """y[start + j] += x[x_start + j x_step] w for j < count"""
+    y0, x0, step, n = _U(start), _U(x_start), _U(x_step), _U(count)
+    if step == _ONE:
+        for j in range(n):
+            y[y0 + j] = fma(x[x0 + j], w, y[y0 + j])
+    else:
+        for j in range(n):
+            y[y0 + j] = fma(x[x0 + j * step], w, y[y0 + j])
+
+
+@scalar
+def multiply_zeros(y, start, step, count, w):
+    """y[start + j step] += 0 w: a tap on padding (it matters where w is inf or NaN)."""
+    zero = y.dtype.type(0)
+    y0, by, n = _U(start), _U(step), _U(count)
+    for j in range(n):
+        y[y0 + j * by] = fma(zero, w, y[y0 + j * by])
+
+
+@kernel
+def conv2d(
+    x, weight, bias, stride_h, stride_w, top, left, dilation_h, dilation_w, groups, first, last, y
+):
+    """Output rows [first, last) of the N*K*OH rows of y."""
+    n, channels, height, width = x.shape
+    k, group_channels, r, s = weight.shape
+    out_h, out_w = y.shape[2], y.shape[3]
+    group_k = k // groups
+    x1, weight1, y1 = x.reshape(x.size), weight.reshape(weight.size), y.reshape(y.size)
+    for row in range(first, last):
+        image, rest = divmod(row, k * out_h)
+        out_channel, oh = divmod(rest, out_h)
+        start = row * out_w
+        for j in range(_U(out_w)):
+            y1[_U(start) + j] = 0
+        tap = out_channel * group_channels * r * s
+        for c in range(group_channels):
+            plane = (image * channels + out_channel // group_k * group_channels + c) * height
+            for i in range(r):
+                h = oh * stride_h - top + i * dilation_h
+                for j in range(s):
+                    w = weight1[tap]
+                    tap += 1
+                    if h < 0 or h >= height:
+                        multiply_zeros(y1, start, 1, out_w, w)
+                        continue
+                    offset = j * dilation_w - left
+                    low, high = valid_range(width, out_w, stride_w, offset)
+                    multiply_zeros(y1, start, 1, low, w)
+                    source = (plane + h) * width + low * stride_w + offset
+                    multiply_row(y1, start + low, high - low, x1, source, stride_w, w)
+                    multiply_zeros(y1, start + high, 1, out_w - high, w)
+        if bias.size:
+            for j in range(_U(out_w)):
+                y1[_U(start) + j] += bias[out_channel]
+
+
+@scalar
+def scatter_row(dx, start, step, count, dy, dy_start, w):
+    """dx[start + j step] += dy[dy_start + j] w for j < count"""
+    x0, by, y0, n = _U(start), _U(step), _U(dy_start), _U(count)
+    if by == _ONE:
+        for j in range(n):
+            dx[x0 + j] = fma(dy[y0 + j], w, dx[x0 + j])
+    else:
+        for j in range(n):
+            dx[x0 + j * by] = fma(dy[y0 + j], w, dx[x0 + j * by])
+
+
+@kernel
+def conv2d_backward_input(
+    dy, weight, stride_h, stride_w, top, left, dilation_h, dilation_w, groups, first, last, dx
+):
+    """Rows [first, last) of the N*C*H rows of dx: taps (k, r, s) of the stride's phase.
+
+    Beyond its border dy counts as zeros.
+    """
+    n, channels, height, width = dx.shape
+    k, group_channels, r, s = weight.shape
+    out_h, out_w = dy.shape[2], dy.shape[3]
+    group_k = k // groups
+    dy1, weight1, dx1 = dy.reshape(dy.size), weight.reshape(weight.size), dx.reshape(dx.size)
+    for row in range(first, last):
+        image, rest = divmod(row, channels * height)
+        channel, h = divmod(rest, height)
+        group, c = divmod(channel, group_channels)
+        start = row * width
+        for j in range(_U(width)):
+            dx1[_U(start) + j] = 0
+        for out_channel in range(group * group_k, (group + 1) * group_k):
+            for i in range(r):
+                oh, phase = divmod(h + top - i * dilation_h, stride_h)
+                if phase != 0:
+                    continue
+                for j in range(s):
+                    w = weight1[((out_channel * group_channels + c) * r + i) * s + j]
+                    # Positions at = begin + m stride_w get dy at column base + m.
+                    begin = (j * dilation_w - left) % stride_w
+                    base = (begin + left - j * dilation_w) // stride_w
+                    count = max(0, (width - begin + stride_w - 1) // stride_w)
+                    if oh < 0 or oh >= out_h:
+                        multiply_zeros(dx1, start + begin, stride_w, count, w)
+                        continue
+                    low = min(max(0, -base), count)
+                    high = min(max(low, out_w - base), count)
+                    multiply_zeros(dx1, start + begin, stride_w, low, w)
+                    source = ((image * k + out_channel) * out_h + oh) * out_w + base + low
+                    at = start + begin + low * stride_w
+                    scatter_row(dx1, at, stride_w, high - low, dy1, source, w)
+                    at = start + begin + high * stride_w
+                    multiply_zeros(dx1, at, stride_w, count - high, w)
+
+
+@kernel
+def conv2d_backward_weight(
+    x, dy, stride_h, stride_w, top, left, dilation_h, dilation_w, groups, first, last, dweight
+):
+    """Filters [first, last) of dweight; each entry sums over (n, oh, ow) in that order."""
+    n, channels, height, width = x.shape
+    k, group_channels, r, s = dweight.shape
+    out_h, out_w = dy.shape[2], dy.shape[3]
+    group_k = k // groups
+    x1, dy1, dw1 = x.reshape(x.size), dy.reshape(dy.size), dweight.reshape(dweight.size)
+    zero = x1.dtype.type(0)
+    for out_channel in range(first, last):
+        taps = out_channel * group_channels * r * s
+        for t in range(group_channels * r * s):
+            dw1[taps + t] = 0
+        for image in range(n):
+            for oh in range(out_h):
+                slopes = ((image * k + out_channel) * out_h + oh) * out_w
+                for c in range(group_channels):
+                    plane = (image * channels + out_channel // group_k * group_channels + c) * height
+                    for i in range(r):
+                        h = oh * stride_h - top + i * dilation_h
+                        inside = 0 <= h < height
+                        for j in range(s):
+                            total = dw1[taps + (c * r + i) * s + j]
+                            for ow in range(out_w):
+                                w = ow * stride_w - left + j * dilation_w
+                                value = zero
+                                if inside and 0 <= w < width:
+                                    value = x1[(plane + h) * width + w]
+                                total = fma(dy1[slopes + ow], value, total)
+                            dw1[taps + (c * r + i) * s + j] = total
+
+
+@kernel
+def conv2d_backward_bias(dy, first, last, dbias):
+    """Sums of dy over (n, oh, ow), 16 lanes over each plane kept from image to image."""
+    n, k = dy.shape[0], dy.shape[1]
+    plane = dy.shape[2] * dy.shape[3]
+    dy1 = dy.reshape(dy.size)
+    lanes = np.empty(16, dy.dtype)
+    for out_channel in range(first, last):
+        lanes[:] = 0
+        for image in range(n):
+            add_lanes(lanes, dy1, (image * k + out_channel) * plane, plane)
+        dbias[out_channel] = fold(lanes)

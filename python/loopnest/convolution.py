@@ -1,0 +1,382 @@
+"""2D convolution over NCHW arrays, its gradients, and reasoning about its output size."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from loopnest import activation as activations
+from loopnest import backend, checks, threads
+
+Pair = tuple[int, int]
+Padding = tuple[Pair, Pair]
+
+# Largest size, stride, padding or dilation taken: products of two stay within 64 bits.
+LIMIT = 2**31 - 1
+
+
+class Geometry(NamedTuple):
+    """A convolution's options, resolved to plain ints, and the output size they give."""
+
+    output: Pair
+    stride: Pair
+    padding: Padding
+    dilation: Pair
+
+    @property
+    def options(self) -> tuple[int, ...]:
+        """Stride, top and left padding, dilation: as the kernels take them."""
+        (top, _), (left, _) = self.padding
+        return (*self.stride, top, left, *self.dilation)
+
+
+def _padding(op: str, padding: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
+    """Any accepted form of padding as ((top, bottom), (left, right))."""
+    if isinstance(padding, str):
+        checks.choice(op, "padding", padding, ("same", "valid"))
+        if padding == "valid":
+            return (0, 0), (0, 0)
+        if stride != (1, 1):
+            raise ValueError(f"{op}: padding is 'same' with stride {stride}; accepted: stride 1")
+        total_h, total_w = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
+        return (total_h // 2, total_h - total_h // 2), (total_w // 2, total_w - total_w // 2)
+    if isinstance(padding, (tuple, list)) and len(padding) == 2:
+        if all(isinstance(side, (tuple, list)) for side in padding):
+            return (
+                checks.pair(op, "padding", padding[0], 0, LIMIT),
+                checks.pair(op, "padding", padding[1], 0, LIMIT),
+            )
+        h, w = checks.pair(op, "padding", padding, 0, LIMIT)
+        return (h, h), (w, w)
+    if isinstance(padding, (tuple, list)):
+        raise ValueError(
+            f"{op}: padding is {padding!r}; accepted: an integer, (ph, pw), "
+            "((top, bottom), (left, right)), 'same' or 'valid'"
+        )
+    h, w = checks.pair(op, "padding", padding, 0, LIMIT)
+    return (h, h), (w, w)
+
+
+def resolve(
+    op: str, input_hw: Pair, kernel_hw: Pair, stride: Any, padding: Any, dilation: Any
+) -> Geometry:
+    """Check a convolution's options against its sizes."""
+    stride = checks.pair(op, "stride", stride, 1, LIMIT)
+    dilation = checks.pair(op, "dilation", dilation, 1, LIMIT)
+    sides = _padding(op, padding, kernel_hw, stride, dilation)
+    return Geometry(
+        _output_size(op, input_hw, kernel_hw, stride, sides, dilation), stride, sides, dilation
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _output_size(
+    op: str, input_hw: Pair, kernel_hw: Pair, stride: Pair, padding: Padding, dilation: Pair
+) -> Pair:
+    sizes = []
+    for size, k, s, (before, after), d in zip(
+        input_hw, kernel_hw, stride, padding, dilation, strict=True
+    ):
+        padded, extent = size + before + after, d * (k - 1) + 1
+        if extent > padded:
+            raise ValueError(
+                f"{op}: kernel {kernel_hw} with dilation {dilation} is larger than the padded "
+                f"input: input {input_hw}, padding {padding}"
+            )
+        sizes.append((padded - extent) // s + 1)
+    return sizes[0], sizes[1]
+
+
+def conv2d_output_shape(
+    input_hw: Any, kernel_hw: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1
+) -> Pair:
+    """Height and width of a convolution's output.
+
+    floor((size + padding - dilation (kernel - 1) - 1) / stride) + 1 along each axis, with
+    the padding of both sides.
+
+    Parameters
+    ----------
+    input_hw, kernel_hw : int or (int, int)
+        Height and width, at least 1.
+    stride, dilation : int or (int, int)
+        At least 1.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same" or "valid"
+        Rows and columns of zeros around the input.
+
+    Returns
+    -------
+    (int, int)
+        Output height and width.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For options out of range, or a kernel larger than the padded input.
+
+    Examples
+    --------
+    >>> from loopnest import conv2d_output_shape
+    >>> conv2d_output_shape(4, 3, padding=1)
+    (4, 4)
+    """
+    op = "conv2d_output_shape"
+    size = checks.pair(op, "input_hw", input_hw, 1, LIMIT)
+    kernel = checks.pair(op, "kernel_hw", kernel_hw, 1, LIMIT)
+    return resolve(op, size, kernel, stride, padding, dilation).output
+
+
+class Reach(NamedTuple):
+    """A stride and a padding, in the simplest form that `conv2d` takes."""
+
+    stride: int | Pair
+    padding: int | Pair | Padding
+
+    @property
+    def symmetric(self) -> bool:
+        """Whether both sides of each axis are padded alike."""
+        if isinstance(self.padding, int) or isinstance(self.padding[0], int):
+            return True
+        return all(before == after for before, after in self.padding)  # type: ignore[misc]
+
+
+def _simplest(stride: Pair, padding: Padding) -> Reach:
+    (top, bottom), (left, right) = padding
+    simple: int | Pair | Padding = padding
+    if top == bottom and left == right:
+        simple = top if top == left else (top, left)
+    return Reach(stride[0] if stride[0] == stride[1] else stride, simple)
+
+
+def conv2d_paddings_for(
+    input_hw: Any,
+    output_hw: Any,
+    kernel_hw: Any,
+    *,
+    stride: Any = range(1, 5),
+    dilation: Any = 1,
+    max_padding: int | None = None,
+) -> list[Reach]:
+    """Every stride and padding with which a convolution reaches a given output size.
+
+    Parameters
+    ----------
+    input_hw, output_hw, kernel_hw : int or (int, int)
+        Height and width, at least 1.
+    stride : int, (int, int) or iterable of int
+        The one stride to try, as int or pair, or several (any iterable but a tuple of two:
+        a range, a list); the default tries 1 to 4.
+    dilation : int or (int, int)
+        At least 1.
+    max_padding : int, optional
+        Largest padding of one side; by default the extent of the (dilated) kernel: with
+        more than that, windows see nothing but zeros.
+
+    Returns
+    -------
+    list of Reach
+        Pairs ``(stride, padding)`` in the simplest form that `conv2d` takes, symmetric ones
+        (``.symmetric``) first; empty if there is none.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For sizes or bounds out of range.
+
+    Examples
+    --------
+    >>> from loopnest import conv2d_paddings_for
+    >>> conv2d_paddings_for(4, 4, 2, stride=2)
+    [Reach(stride=2, padding=2)]
+    """
+    op = "conv2d_paddings_for"
+    size = checks.pair(op, "input_hw", input_hw, 1, LIMIT)
+    target = checks.pair(op, "output_hw", output_hw, 1, LIMIT)
+    kernel = checks.pair(op, "kernel_hw", kernel_hw, 1, LIMIT)
+    dilation = checks.pair(op, "dilation", dilation, 1, LIMIT)
+    several = isinstance(stride, Iterable) and not isinstance(stride, (tuple, str))
+    strides = [checks.pair(op, "stride", s, 1, LIMIT) for s in (stride if several else [stride])]
+    extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    bound = (
+        extent if max_padding is None else [checks.integer(op, "max_padding", max_padding, 0)] * 2
+    )
+    found = []
+    for pair in strides:
+        rows, columns = (
+            _sides_for(size[a], target[a], extent[a], pair[a], bound[a]) for a in (0, 1)
+        )
+        found += [_simplest(pair, sides) for sides in itertools.product(rows, columns)]
+    return sorted(found, key=lambda reach: not reach.symmetric)
+
+
+def _sides_for(size: int, target: int, extent: int, stride: int, bound: int) -> list[Pair]:
+    """Every (before, after) up to the bound that gives ``target`` outputs along one axis."""
+    least = max(0, (target - 1) * stride + extent - size)
+    most = min(target * stride + extent - 1 - size, 2 * bound)
+    return [
+        (before, total - before)
+        for total in range(least, most + 1)
+        for before in range(max(0, total - bound), min(bound, total) + 1)
+    ]
+
+
+def _operands(op: str, x: Any, weight: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """x, weight and groups, checked against each other."""
+    x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
+    groups = checks.integer(op, "groups", groups, 1)
+    channels, (k, group_channels, r, s) = x.shape[1], weight.shape
+    if channels % groups or k % groups:
+        raise ValueError(
+            f"{op}: groups is {groups}; accepted: a divisor of x's {channels} channels "
+            f"and of weight's {k} filters"
+        )
+    if group_channels * groups != channels:
+        raise ValueError(
+            f"{op}: weight has {group_channels} channels a filter, shape {weight.shape}; "
+            f"accepted: {channels // groups}, x has {channels} channels in {groups} groups"
+        )
+    if r < 1 or s < 1:
+        raise ValueError(f"{op}: weight has kernel size {(r, s)}; accepted: at least 1")
+    return x, weight, groups
+
+
+def conv2d(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    algorithm: str = "direct",
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """2D convolution, as frameworks define it: cross-correlation, the filter is not flipped.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, C, H, W)
+        float32 or float64, as all arrays of the call.
+    weight : array_like, shape (K, C/groups, R, S)
+        The filters.
+    bias : array_like, shape (K,), optional
+        Added to each output channel.
+    stride, dilation : int or (int, int)
+        Step between outputs, and between taps, at least 1.
+    padding : int, (int, int), ((top, bottom), (left, right)), "same" or "valid"
+        Zeros around the input; "same" keeps its size (stride 1 only).
+    groups : int
+        Channels and filters are split into so many independent convolutions.
+    activation : str, optional
+        Name of an activation of this library, applied to the result.
+    algorithm : {"direct"}
+        How it is computed.
+    out : ndarray, shape (N, K, OH, OW), optional
+        Where to write; it must not overlap an input.
+
+    Returns
+    -------
+    ndarray, shape (N, K, OH, OW)
+        `conv2d_output_shape` gives (OH, OW).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit, before anything is written.
+
+    Notes
+    -----
+    Each output is one sum in the order (c, r, s) of fused multiply-adds, so the bits depend
+    on neither backend nor threads. Padding zeros are multiplied like data: a NaN or infinite
+    weight reaches the border.
+    """
+    op = "conv2d"
+    given = x, weight, bias
+    x, weight, groups = _operands(op, x, weight, groups)
+    if bias is not None:
+        bias = checks.array(op, "bias", bias, 1)
+        checks.same_shape(op, "bias", bias, weight.shape[:1])
+    dtype = checks.same_dtype(op, x=x, weight=weight, bias=bias)
+    if algorithm != "direct":
+        checks.choice(op, "algorithm", algorithm, ("direct",))
+    activate = activations.in_place(op, activation)
+    geometry = resolve(op, x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    n, k, (oh, ow) = x.shape[0], weight.shape[0], geometry.output
+    y = checks.output(op, out, (n, k, oh, ow), dtype, (*given, x, weight, bias))
+    if bias is None:
+        bias = np.empty(0, dtype)
+    kernel, options = backend.kernels.convolution.conv2d, geometry.options
+
+    def piece(first: int, last: int) -> None:
+        kernel(x, weight, bias, *options, groups, first, last, y)
+        if activate is not None:
+            activate(y.reshape(-1)[first * ow : last * ow])
+
+    threads.split(piece, n * k * oh, y.size * weight[0].size)
+    return y
+
+
+def conv2d_backward(
+    dy: Any,
+    x: Any,
+    weight: Any,
+    *,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of `conv2d` by its input, its weight and its bias.
+
+    Parameters
+    ----------
+    dy : array_like, shape (N, K, OH, OW)
+        Gradient by the output (before any fused activation).
+    x, weight, stride, padding, dilation, groups
+        As in the forward call.
+
+    Returns
+    -------
+    dx : ndarray, shape of x
+    dweight : ndarray, shape of weight
+    dbias : ndarray, shape (K,)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit.
+
+    Notes
+    -----
+    dx sums over (k, r, s), dweight over (n, oh, ow), each in that order and fused; dbias in
+    16 lanes. Beyond its border dy counts as zeros.
+    """
+    op = "conv2d_backward"
+    x, weight, groups = _operands(op, x, weight, groups)
+    dy = checks.array(op, "dy", dy, 4)
+    dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
+    geometry = resolve(op, x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    (n, channels, height, _), k = x.shape, weight.shape[0]
+    checks.same_shape(op, "dy", dy, (n, k, *geometry.output))
+    dx, dweight = np.empty(x.shape, dtype), np.empty(weight.shape, dtype)
+    dbias = np.empty(k, dtype)
+    kernels, options = backend.kernels.convolution, geometry.options
+    work = dy.size * weight[0].size
+    threads.split(
+        lambda a, b: kernels.conv2d_backward_input(dy, weight, *options, groups, a, b, dx),
+        n * channels * height,
+        work,
+    )
+    threads.split(
+        lambda a, b: kernels.conv2d_backward_weight(x, dy, *options, groups, a, b, dweight),
+        k,
+        work,
+    )
+    threads.split(lambda a, b: kernels.conv2d_backward_bias(dy, a, b, dbias), k, dy.size)
+    return dx, dweight, dbias
