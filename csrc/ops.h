@@ -50,3 +50,27 @@ LN_OP(conv2d_backward_weight,
 LN_OP(conv2d_backward_bias,
       (const real *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, real *dbias),
       (dy, shape, first, last, dbias))
+
+/* pooling.c */
+LN_OP(avg_pool2d,
+      (const real *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor,
+       real *column_sums, int64_t first, int64_t last, real *y),
+      (x, shape, include_pad, divisor, column_sums, first, last, y))
+LN_OP(avg_pool2d_backward,
+      (const real *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor,
+       int64_t first, int64_t last, real *dx),
+      (dy, shape, include_pad, divisor, first, last, dx))
+LN_OP(max_pool2d,
+      (const real *x, const ln_pool2d_shape *shape, int64_t first, int64_t last,
+       int64_t *indices, real *y),
+      (x, shape, first, last, indices, y))
+LN_OP(max_pool2d_backward,
+      (const real *dy, const int64_t *indices, int64_t plane_size, int64_t out_size,
+       int64_t first, int64_t last, real *dx),
+      (dy, indices, plane_size, out_size, first, last, dx))
+LN_OP(global_avg_pool2d,
+      (const real *x, int64_t size, int64_t first, int64_t last, real *y),
+      (x, size, first, last, y))
+LN_OP(global_max_pool2d,
+      (const real *x, int64_t size, int64_t first, int64_t last, real *y),
+      (x, size, first, last, y))

@@ -4,3 +4,4 @@
 
 #include "activation.c"
 #include "convolution.c"
+#include "pooling.c"

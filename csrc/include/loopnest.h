@@ -94,6 +94,32 @@ void ln_conv2d_backward_weight_f64(const double *x, const double *dy, const ln_c
 void ln_conv2d_backward_bias_f32(const float *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, float *dbias);
 void ln_conv2d_backward_bias_f64(const double *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, double *dbias);
 
+/* ---- pooling.c: NCHW arrays, seen as planes = n*c images of h x w ----
+ * Padding holds no values; windows are clipped to the input. */
+typedef struct {
+    int64_t h, w, oh, ow, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w;
+    int64_t dilation_h, dilation_w; /* max_pool2d only */
+} ln_pool2d_shape;
+
+/* items: the planes*oh rows of y; divisor 0: the window's size, with padding or without;
+ * column_sums: w elements of work space */
+void ln_avg_pool2d_f32(const float *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, float *column_sums, int64_t first, int64_t last, float *y);
+void ln_avg_pool2d_f64(const double *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, double *column_sums, int64_t first, int64_t last, double *y);
+/* items: the planes of dx */
+void ln_avg_pool2d_backward_f32(const float *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, int64_t first, int64_t last, float *dx);
+void ln_avg_pool2d_backward_f64(const double *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, int64_t first, int64_t last, double *dx);
+/* items: the planes*oh rows of y; indices (as y, position within the plane) may be NULL */
+void ln_max_pool2d_f32(const float *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, float *y);
+void ln_max_pool2d_f64(const double *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, double *y);
+/* items: the planes of dx, plane_size = h*w; out_size = oh*ow */
+void ln_max_pool2d_backward_f32(const float *dy, const int64_t *indices, int64_t plane_size, int64_t out_size, int64_t first, int64_t last, float *dx);
+void ln_max_pool2d_backward_f64(const double *dy, const int64_t *indices, int64_t plane_size, int64_t out_size, int64_t first, int64_t last, double *dx);
+/* items: the planes, size = h*w elements each */
+void ln_global_avg_pool2d_f32(const float *x, int64_t size, int64_t first, int64_t last, float *y);
+void ln_global_avg_pool2d_f64(const double *x, int64_t size, int64_t first, int64_t last, double *y);
+void ln_global_max_pool2d_f32(const float *x, int64_t size, int64_t first, int64_t last, float *y);
+void ln_global_max_pool2d_f64(const double *x, int64_t size, int64_t first, int64_t last, double *y);
+
 /* cffi: end */
 
 #ifdef __cplusplus

@@ -7,6 +7,9 @@ from loopnest.backend import available_backends, get_backend, use_backend
 from loopnest.convolution import (
     conv2d, conv2d_backward, conv2d_output_shape, conv2d_paddings_for,
 )
+from loopnest.pooling import (
+    average_filter, avg_pool2d, avg_pool2d_backward, global_avg_pool2d, global_max_pool2d, max_pool2d, max_pool2d_backward,
+)
 from loopnest.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"

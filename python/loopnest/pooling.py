@@ -1,0 +1,386 @@
+"""Average and maximum pooling over NCHW arrays, their gradients, and pooling as convolution."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from loopnest import backend, checks, threads
+from loopnest.convolution import LIMIT
+
+Pair = tuple[int, int]
+
+
+class Geometry(NamedTuple):
+    """A pooling's options as plain ints, and the output size they give."""
+
+    output: Pair
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+
+def resolve(
+    op: str,
+    input_hw: Pair,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+) -> Geometry:
+    """Check a pooling's options against its input size (the rules are PyTorch's)."""
+    kernel = checks.pair(op, "kernel_size", kernel_size, 1, LIMIT)
+    step = kernel if stride is None else checks.pair(op, "stride", stride, 1, LIMIT)
+    pad = checks.pair(op, "padding", padding, 0, LIMIT)
+    gaps = checks.pair(op, "dilation", dilation, 1, LIMIT)
+    out = tuple(
+        _output_size(op, *sizes, ceil_mode)
+        for sizes in zip(input_hw, kernel, step, pad, gaps, strict=True)
+    )
+    return Geometry((out[0], out[1]), kernel, step, pad, gaps)
+
+
+def _output_size(
+    op: str, size: int, kernel: int, stride: int, pad: int, dilation: int, ceil_mode: bool
+) -> int:
+    extent = dilation * (kernel - 1) + 1
+    if 2 * pad > extent:
+        raise ValueError(
+            f"{op}: padding is {pad} for a window of {extent}; accepted: at most half the window"
+        )
+    room = size + 2 * pad - extent
+    if room < 0:
+        raise ValueError(
+            f"{op}: window of {extent} is larger than the padded input: "
+            f"input {size}, padding {pad} on each side"
+        )
+    if not ceil_mode:
+        return room // stride + 1
+    out = -(-room // stride) + 1
+    # The last window must start inside the input or the left padding.
+    return out - 1 if (out - 1) * stride >= size + pad else out
+
+
+def _flag(op: str, name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_, int)):
+        raise TypeError(f"{op}: {name} is {value!r}; accepted: True or False")
+    return bool(value)
+
+
+def _image(op: str, x: Any) -> np.ndarray:
+    x = checks.array(op, "x", x, 4)
+    if x.shape[2] < 1 or x.shape[3] < 1:
+        raise ValueError(f"{op}: x has shape {x.shape}; accepted: height and width of at least 1")
+    return x
+
+
+def _average_options(
+    op: str, count_include_pad: Any, divisor_override: Any
+) -> tuple[int, int]:
+    """(include_pad, divisor) as the kernels take them; divisor 0 is "no override"."""
+    include = int(_flag(op, "count_include_pad", count_include_pad))
+    if divisor_override is None:
+        return include, 0
+    divisor = checks.integer(op, "divisor_override", divisor_override, -LIMIT, LIMIT)
+    if divisor == 0:
+        raise ValueError(f"{op}: divisor_override is 0; accepted: another integer, or None")
+    return include, divisor
+
+
+def avg_pool2d(
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    *,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Average pooling, with PyTorch's options and rules.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, C, H, W)
+        float32 or float64.
+    kernel_size : int or (int, int)
+        Height and width of the window.
+    stride : int or (int, int), optional
+        Step between windows; the window's size if left out.
+    padding : int or (int, int)
+        Rows and columns around the input, at most half the window.
+    ceil_mode : bool
+        Round the output size up: the last window may hang over the edge.
+    count_include_pad : bool
+        Whether padding (not what hangs over beyond it) counts in the divisor.
+    divisor_override : int, optional
+        Divide by this instead of the window's size.
+    out : ndarray, shape (N, C, OH, OW), optional
+        Where to write; it must not overlap x.
+
+    Returns
+    -------
+    ndarray, shape (N, C, OH, OW)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit, before anything is written.
+
+    Examples
+    --------
+    >>> import numpy as np, loopnest as ln
+    >>> ln.avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
+    """
+    op = "avg_pool2d"
+    given, x = x, _image(op, x)
+    averaging = _average_options(op, count_include_pad, divisor_override)
+    ceil_mode = _flag(op, "ceil_mode", ceil_mode)
+    g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    y = checks.output(op, out, (*x.shape[:2], *g.output), x.dtype, (given, x))
+    kernel = backend.kernels.pooling.avg_pool2d
+
+    def piece(first: int, last: int) -> None:
+        column_sums = np.empty(x.shape[3], x.dtype)
+        kernel(x, *g.kernel, *g.stride, *g.padding, *averaging, column_sums, first, last, y)
+
+    rows = x.shape[0] * x.shape[1] * g.output[0]
+    threads.split(piece, rows, rows * g.kernel[0] * x.shape[3])
+    return y
+
+
+def avg_pool2d_backward(
+    dy: Any,
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    *,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Gradient of `avg_pool2d` by x.
+
+    Parameters
+    ----------
+    dy : array_like, shape (N, C, OH, OW)
+        Gradient by the output.
+    x : array_like, shape (N, C, H, W)
+        The input of the forward call (only its shape matters).
+    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+        As in the forward call.
+    out : ndarray, shape (N, C, H, W), optional
+        Where to write; it must not overlap dy.
+
+    Returns
+    -------
+    ndarray, shape (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit, before anything is written.
+    """
+    op = "avg_pool2d_backward"
+    given, x, dy = (dy, x), _image(op, x), checks.array(op, "dy", dy, 4)
+    dtype = checks.same_dtype(op, dy=dy, x=x)
+    averaging = _average_options(op, count_include_pad, divisor_override)
+    ceil_mode = _flag(op, "ceil_mode", ceil_mode)
+    g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
+    checks.same_shape(op, "dy", dy, (*x.shape[:2], *g.output))
+    dx = checks.output(op, out, x.shape, dtype, (*given, dy))
+    kernel, options = backend.kernels.pooling.avg_pool2d_backward, (*g.kernel, *g.stride, *g.padding)
+    threads.split(
+        lambda first, last: kernel(dy, *options, *averaging, first, last, dx),
+        x.shape[0] * x.shape[1],
+        dy.size * g.kernel[0] * g.kernel[1],
+    )
+    return dx
+
+
+def max_pool2d(
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    *,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+    out: np.ndarray | None = None,
+) -> Any:
+    """Maximum pooling, with PyTorch's options and rules.
+
+    Parameters
+    ----------
+    x, kernel_size, stride, padding, ceil_mode, out
+        As for `avg_pool2d`; padding is at most half the (dilated) window and never wins.
+    dilation : int or (int, int)
+        Step between the elements of a window.
+    return_indices : bool
+        Also return where each maximum is.
+
+    Returns
+    -------
+    y : ndarray, shape (N, C, OH, OW)
+        NaN where the window holds one.
+    indices : ndarray of int64, shape (N, C, OH, OW)
+        Only with ``return_indices``: position h*W + w in the plane; of equal values the
+        first, of NaNs the last, -1 where dilation leaves a window without a value (and
+        its maximum is -inf).
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit, before anything is written.
+    """
+    op = "max_pool2d"
+    given, x = x, _image(op, x)
+    ceil_mode = _flag(op, "ceil_mode", ceil_mode)
+    g = resolve(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+    shape = (*x.shape[:2], *g.output)
+    y = checks.output(op, out, shape, x.dtype, (given, x))
+    indices = np.empty(shape if _flag(op, "return_indices", return_indices) else (0,) * 4, np.int64)
+    kernel = backend.kernels.pooling.max_pool2d
+    options = (*g.kernel, *g.stride, *g.padding, *g.dilation)
+    threads.split(
+        lambda first, last: kernel(x, *options, first, last, indices, y),
+        shape[0] * shape[1] * shape[2],
+        4 * y.size * g.kernel[0] * g.kernel[1],
+    )
+    return (y, indices) if return_indices else y
+
+
+def max_pool2d_backward(
+    dy: Any,
+    x: Any,
+    indices: Any,
+    kernel_size: Any = None,
+    stride: Any = None,
+    padding: Any = 0,
+    *,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Gradient of `max_pool2d` by x: each output's gradient goes to its maximum.
+
+    Parameters
+    ----------
+    dy : array_like, shape (N, C, OH, OW)
+        Gradient by the output.
+    x : array_like, shape (N, C, H, W)
+        The input of the forward call (only its shape matters).
+    indices : array_like of int, shape (N, C, OH, OW)
+        From the forward call with ``return_indices=True``.
+    kernel_size, stride, padding, dilation, ceil_mode : optional
+        As in the forward call. The indices say all that is needed; with a kernel_size the
+        shape of dy is checked against them.
+    out : ndarray, shape (N, C, H, W), optional
+        Where to write; it must not overlap dy.
+
+    Returns
+    -------
+    ndarray, shape (N, C, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit, among them an index outside the plane.
+    """
+    op = "max_pool2d_backward"
+    given, x, dy = (dy, x, indices), _image(op, x), checks.array(op, "dy", dy, 4)
+    dtype = checks.same_dtype(op, dy=dy, x=x)
+    indices = checks.integer_array(op, "indices", indices)
+    if kernel_size is not None:
+        ceil_mode = _flag(op, "ceil_mode", ceil_mode)
+        g = resolve(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
+        checks.same_shape(op, "dy", dy, (*x.shape[:2], *g.output))
+    checks.same_shape(op, "dy", dy, (*x.shape[:2], *dy.shape[2:]))
+    checks.same_shape(op, "indices", indices, dy.shape)
+    plane = x.shape[2] * x.shape[3]
+    if indices.size and not (indices.min() >= -1 and indices.max() < plane):
+        wrong = indices.min() if indices.min() < -1 else indices.max()
+        raise ValueError(f"{op}: indices holds {wrong}; accepted: -1 to {plane - 1}")
+    dx = checks.output(op, out, x.shape, dtype, (*given, dy, indices))
+    kernel = backend.kernels.pooling.max_pool2d_backward
+    threads.split(
+        lambda first, last: kernel(dy, indices, first, last, dx),
+        x.shape[0] * x.shape[1],
+        4 * dy.size + x.size,
+    )
+    return dx
+
+
+def _global(op: str, x: Any, out: np.ndarray | None) -> np.ndarray:
+    given, x = x, _image(op, x)
+    y = checks.output(op, out, (*x.shape[:2], 1, 1), x.dtype, (given, x))
+    kernel = getattr(backend.kernels.pooling, op)
+    threads.split(lambda first, last: kernel(x, first, last, y), y.size, x.size)
+    return y
+
+
+def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
+    """Mean of each plane, summed in 16 interleaved partial sums.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, C, H, W)
+        float32 or float64.
+    out : ndarray, shape (N, C, 1, 1), optional
+        Where to write; it must not overlap x.
+
+    Returns
+    -------
+    ndarray, shape (N, C, 1, 1)
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit.
+    """
+    return _global("global_avg_pool2d", x, out)
+
+
+def global_max_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
+    """Maximum of each plane, NaN if it holds one. Parameters are those of `global_avg_pool2d`."""
+    return _global("global_max_pool2d", x, out)
+
+
+def average_filter(size: Any, channels: int = 1, dtype: Any = np.float64) -> np.ndarray:
+    """Average pooling written as a convolution's weight: every entry is 1/(kh kw).
+
+    Parameters
+    ----------
+    size : int or (int, int)
+        The window (kh, kw).
+    channels : int
+        One filter a channel, for `conv2d` with ``groups=channels``.
+    dtype : dtype
+        float64 or float32.
+
+    Returns
+    -------
+    ndarray, shape (channels, 1, kh, kw)
+
+    Examples
+    --------
+    >>> import numpy as np, loopnest as ln
+    >>> x = np.arange(16.0).reshape(1, 1, 4, 4)
+    >>> bool((ln.conv2d(x, ln.average_filter(2), stride=2) == ln.avg_pool2d(x, 2)).all())
+    True
+    """
+    op = "average_filter"
+    kh, kw = checks.pair(op, "size", size, 1, LIMIT)
+    channels = checks.integer(op, "channels", channels, 1, LIMIT)
+    if np.dtype(dtype) not in (checks.F32, checks.F64):
+        raise TypeError(f"{op}: dtype is {np.dtype(dtype)}; accepted: float32 or float64")
+    return np.full((channels, 1, kh, kw), 1 / (kh * kw), dtype)
