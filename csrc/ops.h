@@ -74,3 +74,8 @@ LN_OP(global_avg_pool2d,
 LN_OP(global_max_pool2d,
       (const real *x, int64_t size, int64_t first, int64_t last, real *y),
       (x, size, first, last, y))
+
+/* gates.c */
+LN_OP(gate_forward,
+      (const real *a, const real *b, int64_t n, const real *weights, int64_t hidden, real *y),
+      (a, b, n, weights, hidden, y))

@@ -4,4 +4,5 @@
 
 #include "activation.c"
 #include "convolution.c"
+#include "gates.c"
 #include "pooling.c"

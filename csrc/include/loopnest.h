@@ -120,6 +120,12 @@ void ln_global_avg_pool2d_f64(const double *x, int64_t size, int64_t first, int6
 void ln_global_max_pool2d_f32(const float *x, int64_t size, int64_t first, int64_t last, float *y);
 void ln_global_max_pool2d_f64(const double *x, int64_t size, int64_t first, int64_t last, double *y);
 
+/* ---- gates.c: n elements each; y may be a or b itself (in place) ----
+ * y = sigmoid of a neuron, weights (wa, wb, bias); with hidden = 1 of a 2-2-1 network, weights
+ * of 9: two hidden neurons with ReLU, then the output neuron. */
+void ln_gate_forward_f32(const float *a, const float *b, int64_t n, const float *weights, int64_t hidden, float *y);
+void ln_gate_forward_f64(const double *a, const double *b, int64_t n, const double *weights, int64_t hidden, double *y);
+
 /* cffi: end */
 
 #ifdef __cplusplus
