@@ -79,3 +79,47 @@ LN_OP(global_max_pool2d,
 LN_OP(gate_forward,
       (const real *a, const real *b, int64_t n, const real *weights, int64_t hidden, real *y),
       (a, b, n, weights, hidden, y))
+
+/* dense.c */
+LN_OP(linear,
+      (const real *x, const real *weight, const real *bias, int64_t inputs, int64_t outputs,
+       int64_t first, int64_t last, real *y),
+      (x, weight, bias, inputs, outputs, first, last, y))
+LN_OP(linear_backward_input,
+      (const real *dy, const real *weight, int64_t inputs, int64_t outputs, int64_t first,
+       int64_t last, real *dx),
+      (dy, weight, inputs, outputs, first, last, dx))
+LN_OP(linear_backward_weight,
+      (const real *x, const real *dy, int64_t rows, int64_t inputs, int64_t outputs, int64_t
+       first, int64_t last, real *dweight),
+      (x, dy, rows, inputs, outputs, first, last, dweight))
+LN_OP(linear_backward_bias,
+      (const real *dy, int64_t rows, int64_t outputs, real *dbias),
+      (dy, rows, outputs, dbias))
+
+/* loss.c */
+LN_OP(softmax,
+      (const real *x, int64_t classes, int64_t first, int64_t last, real *y),
+      (x, classes, first, last, y))
+LN_OP(log_softmax,
+      (const real *x, int64_t classes, int64_t first, int64_t last, real *y),
+      (x, classes, first, last, y))
+LN_OP(cross_entropy,
+      (const real *logits, const int64_t *target, int64_t classes, int64_t ignore_index, real
+       smoothing, int64_t first, int64_t last, real *losses),
+      (logits, target, classes, ignore_index, smoothing, first, last, losses))
+LN_OP(cross_entropy_probabilities,
+      (const real *logits, const real *target, int64_t classes, real smoothing, int64_t first,
+       int64_t last, real *losses),
+      (logits, target, classes, smoothing, first, last, losses))
+LN_OP(cross_entropy_backward,
+      (const real *logits, const int64_t *target, int64_t classes, int64_t ignore_index, real
+       smoothing, const real *scale, int64_t first, int64_t last, real *dlogits),
+      (logits, target, classes, ignore_index, smoothing, scale, first, last, dlogits))
+LN_OP(cross_entropy_probabilities_backward,
+      (const real *logits, const real *target, int64_t classes, real smoothing, const real
+       *scale, int64_t first, int64_t last, real *dlogits),
+      (logits, target, classes, smoothing, scale, first, last, dlogits))
+LN_OP(total,
+      (const real *values, int64_t n, real *result),
+      (values, n, result))

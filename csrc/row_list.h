@@ -6,3 +6,5 @@
 #include "convolution.c"
 #include "gates.c"
 #include "pooling.c"
+#include "dense.c"
+#include "loss.c"

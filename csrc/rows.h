@@ -7,22 +7,26 @@
 #define SUFFIX f32
 #define FMA(a, b, c) fmaf(a, b, c)
 #define bits uint32_t
+#define signed_bits int32_t
 #define MANTISSA_BITS 23
 #include "row_list.h"
 #undef real
 #undef SUFFIX
 #undef FMA
 #undef bits
+#undef signed_bits
 #undef MANTISSA_BITS
 
 #define real double
 #define SUFFIX f64
 #define FMA(a, b, c) fma(a, b, c)
 #define bits uint64_t
+#define signed_bits int64_t
 #define MANTISSA_BITS 52
 #include "row_list.h"
 #undef real
 #undef SUFFIX
 #undef FMA
 #undef bits
+#undef signed_bits
 #undef MANTISSA_BITS

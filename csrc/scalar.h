@@ -28,6 +28,10 @@ static const float q_f32[] = {
 static const float erfcx_f32[] = {
     0.75528514f, -0.60789657f, 0.3871369f, -0.18652366f, 0.06040349f, -0.007524004f,
     -0.003510212f, 0.0015684079f, 0.00017466042f, -0.0001341956f};
+/* (log((1 + s)/(1 - s)) - 2s)/s^3 in s^2 */
+static const float log_table_f32[] = {
+    0.66666687f, 0.39988717f, 0.29582587f};
+static const float sqrt_half_f32 = 0.70710677f;
 static const float exp_low_f32 = -105.0f;
 static const float exp_high_f32 = 89.0f;
 static const float tanh_end_f32 = 10.0f;
@@ -63,6 +67,10 @@ static const double erfcx_f64[] = {
     -6.251636260565301e-07, 1.0220964805293101e-06, 2.6411001345340233e-07,
     -1.568917702697577e-07, -7.72371268241219e-08, 1.6279675402239237e-08,
     1.4681932378554431e-08, -4.0240380602339925e-10, -1.2257244874171324e-09};
+static const double log_table_f64[] = {
+    0.666666666666667, 0.3999999999989794, 0.2857142862666583, 0.22222211024622043,
+    0.18182897004075005, 0.15331463785027824, 0.14619593948936563};
+static const double sqrt_half_f64 = 0.7071067811865476;
 static const double exp_low_f64 = -746.0;
 static const double exp_high_f64 = 710.0;
 static const double tanh_end_f64 = 20.0;

@@ -149,6 +149,19 @@ static inline real F(exp)(real x)
 
 static inline real F(exp_derivative)(real x) { return F(exp)(x); }
 
+/* Natural logarithm of a positive normal number (a row's sum), infinity or NaN. */
+static inline real F(log)(real x)
+{
+    signed_bits whole =
+        (signed_bits)(F(bits_of)(x) - F(bits_of)(F(sqrt_half))) >> MANTISSA_BITS;
+    real n = (real)whole;
+    real f = F(float_of)(F(bits_of)(x) - ((bits)whole << MANTISSA_BITS)) - 1;
+    real s = f / (f + 2);
+    real ss = s * s;
+    real y = FMA(n, F(ln2_hi), FMA(n, F(ln2_lo), FMA(s * ss, HORNER(ss, log_table), s + s)));
+    return x < (real)INFINITY ? y : x;
+}
+
 static inline real F(sigmoid)(real x)
 {
     return F(times_sigmoid)(1, F(clamp)(x, -F(silu_end), F(silu_end)), 0);

@@ -36,6 +36,9 @@ FLOAT32 = SimpleNamespace(
     # (a + 4) erfcx(a/sqrt 2)/2 as a polynomial in (a - 4)/(a + 4), 0 <= a <= 15, 9e-9
     erfcx=(7.5528514e-01, -6.0789657e-01, 3.871369e-01, -1.8652366e-01, 6.040349e-02)
     + (-7.524004e-03, -3.510212e-03, 1.5684079e-03, 1.7466042e-04, -1.341956e-04),
+    # (log((1 + s)/(1 - s)) - 2s)/s^3 in s^2, s <= 3 - 2 sqrt 2, relative error 2.7e-9 of log
+    log=(6.6666687e-01, 3.9988717e-01, 2.9582587e-01),
+    sqrt_half=0.70710677,
     # where each function has reached its limit
     exp_low=-105.0,
     exp_high=89.0,
@@ -72,6 +75,10 @@ FLOAT64 = SimpleNamespace(
     + (2.6411001345340233e-07, -1.568917702697577e-07, -7.72371268241219e-08)
     + (1.6279675402239237e-08, 1.4681932378554431e-08, -4.0240380602339925e-10)
     + (-1.2257244874171324e-09,),
+    # relative error 4.5e-18 of log
+    log=(0.666666666666667, 0.3999999999989794, 0.2857142862666583, 0.22222211024622043)
+    + (0.18182897004075005, 0.15331463785027824, 0.14619593948936563),
+    sqrt_half=0.7071067811865476,
     exp_low=-746.0,
     exp_high=710.0,
     tanh_end=20.0,
@@ -92,8 +99,9 @@ def define(c):
     K_HI, K_LO = real(c.gelu_k[0]), real(c.gelu_k[1])
     C1_HI, C1_LO = real(c.tanh_c1[0]), real(c.tanh_c1[1])
     C3_HI, C3_LO, C3X3 = real(c.tanh_c3[0]), real(c.tanh_c3[1]), real(c.tanh_c3x3)
-    PHI0 = real(c.phi0)
+    PHI0, SQRT_HALF, INF = real(c.phi0), real(c.sqrt_half), real(np.inf)
     Q = tuple(real(v) for v in c.q)
+    LOG = tuple(real(v) for v in c.log)
     ERFCX = tuple(real(v) for v in c.erfcx)
     EXP_LOW, EXP_HIGH, TANH_END = real(c.exp_low), real(c.exp_high), real(c.tanh_end)
     SILU_END, GELU_END = real(c.silu_end), real(c.gelu_end)
@@ -207,6 +215,20 @@ def define(c):
         t, n = reduce(clamp(x, EXP_LOW, EXP_HIGH), ZERO)
         s1, s2 = halves(n)
         return (ONE + t) * s1 * s2
+
+    @scalar
+    def log(x):
+        """Natural logarithm of a positive normal number (a row's sum), infinity or NaN.
+
+        x = 2^n m with m in [sqrt(1/2), sqrt 2), s = (m - 1)/(m + 1): n ln 2 + 2 atanh(s).
+        """
+        whole = bits_of(x) - bits_of(SQRT_HALF) >> MANTISSA_BITS
+        n = real(whole)
+        f = float_of(bits(bits_of(x) - (whole << MANTISSA_BITS))) - ONE
+        s = f / (f + TWO)
+        ss = s * s
+        y = fma(n, LN2_HI, fma(n, LN2_LO, fma(s * ss, horner(ss, LOG), s + s)))
+        return select(x < INF, y, x)
 
     @scalar
     def sigmoid(x):
@@ -336,6 +358,7 @@ def _both(name):
 
 
 exp = _both("exp")
+log = _both("log")
 sigmoid = _both("sigmoid")
 tanh = _both("tanh")
 relu = _both("relu")

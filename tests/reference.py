@@ -4,16 +4,15 @@ Obvious loops, no cleverness: every function converts its input to float64, comp
 returns float64 (indices, shapes and truth tables are integers). Names and keywords are those of
 `loopnest`; steps that the library does in place return new arrays here. No function warns.
 
-The rounding of 1.702*x alone costs |x| ulp of float64 in gelu's far negative tail: more than
-enough to judge float32; judge float64 activations to the last ulp with mpmath instead.
+The rounding of 1.702*x alone costs up to |x| ulp of float64 in gelu's far negative tail. That
+is ample to judge float32; judge float64 to the last ulp with np.longdouble or mpmath instead.
 """
 
 import math
 import operator
+import types
 
 import numpy as np
-
-_ignore = np.errstate(all="ignore")  # as a decorator: infinities and NaN go through in silence
 
 
 def _f64(array):
@@ -32,13 +31,11 @@ def _pair(value):
 # Activations ---------------------------------------------------------------------------------
 
 
-@_ignore
 def exp(x):
     """Return e**x."""
     return np.exp(_f64(x))
 
 
-@_ignore
 def sigmoid(x):
     """Return 1 / (1 + e**-x), precise in both tails."""
     x = _f64(x)
@@ -51,7 +48,6 @@ def relu(x):
     return np.maximum(_f64(x), 0.0)
 
 
-@_ignore
 def leaky_relu(x, negative_slope=0.01):
     """Return x where x > 0, else negative_slope * x."""
     x = _f64(x)
@@ -63,55 +59,50 @@ def tanh(x):
     return np.tanh(_f64(x))
 
 
-@_ignore
 def silu(x):
     """Return x * sigmoid(x); -inf gives the limit, -0."""
     x = np.maximum(_f64(x), -1e4)  # sigmoid(-1e4) is already 0; keeps -inf * 0 away
     return x * sigmoid(x)
 
 
-_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 GELU_SCALE = 1.702
 _SQRT_2_OVER_PI = math.sqrt(2.0 / math.pi)
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
-@_ignore
-def gelu(x, approximate="sigmoid"):
-    """Return x * Phi(x): "none" exactly, "sigmoid" and "tanh" approximately; -inf gives -0."""
-    x = np.maximum(_f64(x), -1e4)
+def _gelu_argument(x, approximate):
+    """Return (u, du/dx) such that the approximate gelu is x * sigmoid(u)."""
     if approximate == "sigmoid":
-        return x * sigmoid(GELU_SCALE * x)
-    if approximate == "tanh":  # (1 + tanh u) / 2 is sigmoid(2u), which does not cancel
-        return x * sigmoid(2.0 * _SQRT_2_OVER_PI * (x + 0.044715 * x**3))
-    if approximate == "none":  # (1 + erf z) / 2 is erfc(-z) / 2, which does not cancel
-        return x * (0.5 * _erfc(-x / math.sqrt(2.0)))
+        return GELU_SCALE * x, GELU_SCALE
+    if approximate == "tanh":  # (1 + tanh z) / 2 is sigmoid(2z), which does not cancel
+        scale = 2.0 * _SQRT_2_OVER_PI
+        return scale * (x + 0.044715 * x**3), scale * (1.0 + 3.0 * 0.044715 * x**2)
     raise ValueError(f"gelu: approximate={approximate!r}")
 
 
-@_ignore
+def gelu(x, approximate="sigmoid"):
+    """Return x * Phi(x): "none" exactly, "sigmoid" and "tanh" approximately; -inf gives -0."""
+    x = np.maximum(_f64(x), -1e4)
+    if approximate == "none":  # (1 + erf z) / 2 is erfc(-z) / 2, which does not cancel
+        return x * (0.5 * _erfc(-x / math.sqrt(2.0)))
+    return x * sigmoid(_gelu_argument(x, approximate)[0])
+
+
 def gelu_derivative(x, approximate="sigmoid"):
     """Return the slope of gelu at x."""
     x = np.clip(_f64(x), -1e4, 1e4)  # the slope is exactly 0 or 1 out there, also at infinity
-    if approximate == "sigmoid":
-        u, du = GELU_SCALE * x, GELU_SCALE
-    elif approximate == "tanh":
-        u = 2.0 * _SQRT_2_OVER_PI * (x + 0.044715 * x**3)
-        du = 2.0 * _SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044715 * x**2)
-    elif approximate == "none":
+    if approximate == "none":
         density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
         return 0.5 * _erfc(-x / math.sqrt(2.0)) + x * density
-    else:
-        raise ValueError(f"gelu_derivative: approximate={approximate!r}")
+    u, du = _gelu_argument(x, approximate)
     return sigmoid(u) + x * du * sigmoid(u) * sigmoid(-u)  # sigmoid' = s (1 - s)
 
 
-@_ignore
 def exp_backward(dy, x):
     """Return dy * e**x."""
     return _f64(dy) * exp(x)
 
 
-@_ignore
 def sigmoid_backward(dy, x):
     """Return dy * s (1 - s) with s = sigmoid(x)."""
     return _f64(dy) * (sigmoid(x) * sigmoid(-_f64(x)))
@@ -123,56 +114,35 @@ def relu_backward(dy, x):
     return np.where(np.isnan(x), x, np.where(x > 0, _f64(dy), 0.0))
 
 
-@_ignore
 def leaky_relu_backward(dy, x, negative_slope=0.01):
     """Return dy where x > 0, else negative_slope * dy (at 0 too); NaN where x is NaN."""
     dy, x = _f64(dy), _f64(x)
     return np.where(np.isnan(x), x, np.where(x > 0, dy, negative_slope * dy))
 
 
-@_ignore
 def tanh_backward(dy, x):
     """Return dy * (1 - tanh(x)**2), written as 4 s (1 - s) with s = sigmoid(2x)."""
     x = _f64(x)
     return _f64(dy) * (4.0 * sigmoid(2.0 * x) * sigmoid(-2.0 * x))
 
 
-@_ignore
 def silu_backward(dy, x):
     """Return dy * (s + x s (1 - s)) with s = sigmoid(x)."""
     x = np.clip(_f64(x), -1e4, 1e4)
     return _f64(dy) * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x))
 
 
-@_ignore
 def gelu_backward(dy, x, approximate="sigmoid"):
     """Return dy * gelu_derivative(x)."""
     return _f64(dy) * gelu_derivative(x, approximate)
 
 
-ACTIVATIONS = {
-    "exp": exp,
-    "sigmoid": sigmoid,
-    "relu": relu,
-    "leaky_relu": leaky_relu,
-    "tanh": tanh,
-    "silu": silu,
-    "gelu": gelu,
-}
-BACKWARDS = {
-    "exp": exp_backward,
-    "sigmoid": sigmoid_backward,
-    "relu": relu_backward,
-    "leaky_relu": leaky_relu_backward,
-    "tanh": tanh_backward,
-    "silu": silu_backward,
-    "gelu": gelu_backward,
-}
+ACTIVATIONS = ("exp", "sigmoid", "relu", "leaky_relu", "tanh", "silu", "gelu")
 
 
 def _activate(y, activation):
-    """Return y through the named activation; None leaves it as it is."""
-    return y if activation is None else ACTIVATIONS[activation](y)
+    """Return y through the named activation with its default options; None leaves it as it is."""
+    return y if activation is None else globals()[activation](y)
 
 
 # Convolution ---------------------------------------------------------------------------------
@@ -218,13 +188,10 @@ def _tap(padded, r, s, output_hw, stride, dilation):
     return padded[:, :, rows, columns]
 
 
-@_ignore
-def conv2d(
-    x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None
-):
+def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None):
     """Return the cross-correlation of x (N,C,H,W) with weight (K,C/groups,R,S)."""
     x, weight = _f64(x), _f64(weight)
-    n, c, *hw = x.shape
+    n, _, *hw = x.shape
     k, cg, *rs = weight.shape
     oh, ow = conv2d_output_shape(hw, rs, stride, padding, dilation)
     padded = _pad(x, resolve_padding(padding, hw, rs, stride, dilation))
@@ -240,7 +207,6 @@ def conv2d(
     return _activate(y, activation)
 
 
-@_ignore
 def conv2d_backward(dy, x, weight, *, stride=1, padding=0, dilation=1, groups=1):
     """Return (dx, dweight, dbias) of conv2d without activation."""
     dy, x, weight = _f64(dy), _f64(x), _f64(weight)
@@ -266,9 +232,7 @@ def conv2d_backward(dy, x, weight, *, stride=1, padding=0, dilation=1, groups=1)
 # Pooling -------------------------------------------------------------------------------------
 
 
-def pool2d_output_shape(
-    input_hw, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False
-):
+def pool2d_output_shape(input_hw, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
     """Return (oh, ow); with ceil_mode the last window starts inside the input or left padding."""
     kernel, pads, dils = _pair(kernel_size), _pair(padding), _pair(dilation)
     strides = kernel if stride is None else _pair(stride)
@@ -286,112 +250,77 @@ def pool2d_output_shape(
     return tuple(shape)
 
 
-def _pool_pads(input_hw, output_hw, kernel, stride, padding, dilation):
-    """Return the padding that gives every tap of every window, also ceil_mode's, a place."""
+def _pool_frame(hw, kernel_size, stride, padding, dilation, ceil_mode):
+    """Return (kernel, stride, padding, output shape, np.pad's pads that hold every window)."""
+    kernel, padding, dilation = _pair(kernel_size), _pair(padding), _pair(dilation)
+    stride = kernel if stride is None else _pair(stride)
+    out = pool2d_output_shape(hw, kernel, stride, padding, dilation, ceil_mode)
     pads = []
-    for axis in (0, 1):
-        p = padding[axis]
-        reach = (output_hw[axis] - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
-        pads.append((p, max(p, reach - input_hw[axis] - p)))
-    return pads
+    for size, k, s, p, d, o in zip(hw, kernel, stride, padding, dilation, out, strict=True):
+        reach = (o - 1) * s + d * (k - 1) + 1
+        pads.append((p, max(p, reach - size - p)))
+    return kernel, stride, padding, out, pads
 
 
-def _avg_pool_divisor(input_hw, output_hw, kernel, stride, padding, include_pad, override):
-    """Return what each window's sum is divided by, shape (oh, ow)."""
-    if override is not None:
-        return np.full(output_hw, float(override))
+def _avg_pool_frame(
+    hw, kernel_size, stride, padding,
+    ceil_mode=False, count_include_pad=True, divisor_override=None
+):  # fmt: skip
+    """Return _pool_frame's values and what to divide each window's sum by, shape (oh, ow)."""
+    frame = _pool_frame(hw, kernel_size, stride, padding, 1, ceil_mode)
     counts = []
-    for axis in (0, 1):
-        size, p = input_hw[axis], padding[axis]
-        along = []
-        for o in range(output_hw[axis]):
-            start = o * stride[axis] - p
-            stop = min(start + kernel[axis], size + p)  # the window clipped to the padded input
-            if not include_pad:
-                start, stop = max(start, 0), min(stop, size)
-            along.append(float(stop - start))
-        counts.append(along)
-    return np.outer(*counts)
+    for size, k, s, p, o in zip(hw, *frame[:4], strict=True):
+        starts = np.arange(o) * s - p
+        stops = np.minimum(starts + k, size + p)  # the window clipped to the padded input
+        if not count_include_pad:
+            starts, stops = np.maximum(starts, 0), np.minimum(stops, size)
+        counts.append(stops - starts)
+    area = np.outer(*counts) if divisor_override is None else np.full(frame[3], divisor_override)
+    return *frame, area.astype(np.float64)
 
 
-@_ignore
-def avg_pool2d(
-    x,
-    kernel_size,
-    stride=None,
-    padding=0,
-    *,
-    ceil_mode=False,
-    count_include_pad=True,
-    divisor_override=None,
-):
-    """Return the mean of each window, PyTorch's rules for what counts."""
+def avg_pool2d(x, kernel_size, stride=None, padding=0, **options):
+    """Return the mean of each window; options ceil_mode, count_include_pad, divisor_override."""
     x = _f64(x)
-    hw, kernel, padding = x.shape[2:], _pair(kernel_size), _pair(padding)
-    stride = kernel if stride is None else _pair(stride)
-    out = pool2d_output_shape(hw, kernel, stride, padding, 1, ceil_mode)
-    padded = _pad(x, _pool_pads(hw, out, kernel, stride, padding, (1, 1)))
-    y = np.zeros(x.shape[:2] + out)
-    for r in range(kernel[0]):
-        for s in range(kernel[1]):
+    frame = _avg_pool_frame(x.shape[2:], kernel_size, stride, padding, **options)
+    (kh, kw), stride, _, out, pads, divisor = frame
+    padded, y = _pad(x, pads), np.zeros(x.shape[:2] + out)
+    for r in range(kh):
+        for s in range(kw):
             y += _tap(padded, r, s, out, stride, 1)
-    return y / _avg_pool_divisor(
-        hw, out, kernel, stride, padding, count_include_pad, divisor_override
-    )
+    return y / divisor
 
 
-@_ignore
-def avg_pool2d_backward(
-    dy,
-    x,
-    kernel_size,
-    stride=None,
-    padding=0,
-    *,
-    ceil_mode=False,
-    count_include_pad=True,
-    divisor_override=None,
-):
+def avg_pool2d_backward(dy, x, kernel_size, stride=None, padding=0, **options):
     """Return dx of avg_pool2d; of x only the shape matters."""
-    dy, (n, c, h, w) = _f64(dy), np.shape(x)
-    kernel, padding, out = _pair(kernel_size), _pair(padding), dy.shape[2:]
-    stride = kernel if stride is None else _pair(stride)
-    share = dy / _avg_pool_divisor(
-        (h, w), out, kernel, stride, padding, count_include_pad, divisor_override
-    )
-    dpadded = _pad(np.zeros((n, c, h, w)), _pool_pads((h, w), out, kernel, stride, padding, (1, 1)))
-    for r in range(kernel[0]):
-        for s in range(kernel[1]):
-            dseen = _tap(dpadded, r, s, out, stride, 1)
+    h, w = np.shape(x)[2:]
+    frame = _avg_pool_frame((h, w), kernel_size, stride, padding, **options)
+    (kh, kw), stride, (top, left), out, pads, divisor = frame
+    share, dpadded = _f64(dy) / divisor, _pad(np.zeros(np.shape(x)), pads)
+    for r in range(kh):
+        for s in range(kw):
+            dseen = _tap(dpadded, r, s, out, stride, 1)  # a view
             dseen += share
-    return dpadded[:, :, padding[0] : padding[0] + h, padding[1] : padding[1] + w].copy()
+    return dpadded[:, :, top : top + h, left : left + w].copy()
 
 
 def max_pool2d(
-    x,
-    kernel_size,
-    stride=None,
-    padding=0,
-    *,
-    dilation=1,
-    ceil_mode=False,
-    return_indices=False,
+    x, kernel_size, stride=None, padding=0, *, dilation=1, ceil_mode=False, return_indices=False
 ):
     """Return each window's maximum (and its index h*W+w): first of ties, last of NaNs.
 
     A dilated window can lie in the padding altogether: it gives -inf and index -1.
     """
     x = _f64(x)
-    (h, w), kernel, padding = x.shape[2:], _pair(kernel_size), _pair(padding)
-    stride = kernel if stride is None else _pair(stride)
-    out = pool2d_output_shape((h, w), kernel, stride, padding, dilation, ceil_mode)
-    pads = _pool_pads((h, w), out, kernel, stride, padding, _pair(dilation))
+    h, w = x.shape[2:]
+    frame = _pool_frame((h, w), kernel_size, stride, padding, dilation, ceil_mode)
+    (kh, kw), stride, _, out, pads = frame
     padded = _pad(x, pads, -np.inf)
     places = _pad(np.arange(h * w).reshape(1, 1, h, w), pads, -1)  # -1 marks padding
     best = np.full(x.shape[:2] + out, -np.inf)
     index = np.full(best.shape, -1, dtype=np.int64)
-    for r in range(kernel[0]):
-        for s in range(kernel[1]):
+    for r in range(kh):
+        for s in range(kw):
             value = _tap(padded, r, s, out, stride, dilation)
             place = _tap(places, r, s, out, stride, dilation)
             better = (value > best) | np.isnan(value) | (index < 0)
@@ -414,7 +343,6 @@ def max_pool2d_backward(
     return dx.reshape(n, c, h, w)
 
 
-@_ignore
 def global_avg_pool2d(x):
     """Return the mean of each plane, shape (N, C, 1, 1)."""
     return _f64(x).mean(axis=(2, 3), keepdims=True)
@@ -434,14 +362,12 @@ def average_filter(size):
 # Dense and loss ------------------------------------------------------------------------------
 
 
-@_ignore
 def linear(x, weight, bias=None, *, activation=None):
     """Return x @ weight + bias for x (..., in) and weight (in, out)."""
     y = _f64(x) @ _f64(weight)
     return _activate(y if bias is None else y + _f64(bias), activation)
 
 
-@_ignore
 def linear_backward(dy, x, weight):
     """Return (dx, dweight, dbias) of linear without activation."""
     dy, x, weight = _f64(dy), _f64(x), _f64(weight)
@@ -449,7 +375,6 @@ def linear_backward(dy, x, weight):
     return dy @ weight.T, rows_in.T @ rows_out, rows_out.sum(axis=0)
 
 
-@_ignore
 def log_softmax(x, axis=-1):
     """Return log(softmax(x)) without forming the softmax."""
     x = _f64(x)
@@ -457,7 +382,6 @@ def log_softmax(x, axis=-1):
     return z - np.log(np.exp(z).sum(axis=axis, keepdims=True))
 
 
-@_ignore
 def softmax(x, axis=-1):
     """Return e**x divided by its sum along axis."""
     x = _f64(x)
@@ -465,54 +389,46 @@ def softmax(x, axis=-1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def _target_rows(logits, target, ignore_index):
+def _target_rows(shape, target, ignore_index):
     """Return (target as probability rows, which rows count); integer targets are classes."""
     target = np.asarray(target)
     if target.dtype.kind == "f":
-        return target.astype(np.float64).reshape(logits.shape), np.ones(len(logits), bool)
-    rows, counts = np.zeros(logits.shape), target.reshape(len(logits)) != ignore_index
-    for i, label in enumerate(target.reshape(len(logits))):
-        if counts[i] and not 0 <= label < logits.shape[1]:
-            raise ValueError(f"cross_entropy: class {label} of {logits.shape[1]}")
-        if counts[i]:
-            rows[i, label] = 1.0
-    return rows, counts
+        return target.astype(np.float64).reshape(shape), np.ones(shape[0], dtype=bool)
+    labels = target.reshape(shape[0])
+    counts = labels != ignore_index
+    if np.any(counts & ((labels < 0) | (labels >= shape[1]))):
+        raise ValueError("cross_entropy: a class index is out of range")
+    rows = (labels[:, None] == np.arange(shape[1])) & counts[:, None]
+    return rows.astype(np.float64), counts
 
 
-@_ignore
-def cross_entropy(
-    logits, target, *, reduction="mean", label_smoothing=0.0, ignore_index=-100
-):
+def cross_entropy(logits, target, *, reduction="mean", label_smoothing=0.0, ignore_index=-100):
     """Return -sum(y log softmax(logits)) per row, or its sum or mean over rows that count."""
-    logits, single = np.atleast_2d(_f64(logits)), np.ndim(logits) == 1
-    rows, counts = _target_rows(logits, target, ignore_index)
+    single, logits = np.ndim(logits) == 1, np.atleast_2d(_f64(logits))
+    rows, counts = _target_rows(logits.shape, target, ignore_index)
     logp = log_softmax(logits)
     terms = rows * logp
     if np.asarray(target).dtype.kind != "f":  # a class that is not the target adds no 0 * -inf
-        terms = np.where(rows > 0, terms, 0.0)
+        terms = np.where(rows > 0, logp, 0.0)
     loss = -(1.0 - label_smoothing) * terms.sum(axis=1)
     if label_smoothing > 0:
         loss = loss - label_smoothing * logp.mean(axis=1)
     loss = np.where(counts, loss, 0.0)
     if reduction == "none":
         return loss[0] if single else loss
-    if reduction not in ("mean", "sum"):
-        raise ValueError(f"cross_entropy: reduction={reduction!r}")
-    return loss.sum() / np.float64(counts.sum()) if reduction == "mean" else loss.sum()
+    return loss.sum() / {"mean": np.float64(counts.sum()), "sum": 1.0}[reduction]
 
 
-@_ignore
 def cross_entropy_backward(
     logits, target, *, reduction="mean", label_smoothing=0.0, ignore_index=-100
 ):
     """Return the gradient by logits of cross_entropy; "none" gives each row's own, as "sum"."""
     shape, logits = np.shape(logits), np.atleast_2d(_f64(logits))
-    rows, counts = _target_rows(logits, target, ignore_index)
+    rows, counts = _target_rows(logits.shape, target, ignore_index)
     y = (1.0 - label_smoothing) * rows + label_smoothing / logits.shape[1]
     grad = np.where(counts[:, None], softmax(logits) * y.sum(axis=1, keepdims=True) - y, 0.0)
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"cross_entropy_backward: reduction={reduction!r}")
-    return (grad / max(counts.sum(), 1) if reduction == "mean" else grad).reshape(shape)
+    count = {"mean": max(counts.sum(), 1), "sum": 1, "none": 1}[reduction]
+    return (grad / count).reshape(shape)
 
 
 # Optimizers ----------------------------------------------------------------------------------
@@ -526,17 +442,9 @@ def _state(array, like):
 
 
 def sgd_step(
-    param,
-    grad,
-    momentum_buffer=None,
-    *,
-    lr,
-    momentum=0.0,
-    dampening=0.0,
-    weight_decay=0.0,
-    nesterov=False,
-    step=None,
-):
+    param, grad, momentum_buffer=None, *, lr, momentum=0.0, dampening=0.0,
+    weight_decay=0.0, nesterov=False, step=None
+):  # fmt: skip
     """Return (param, momentum_buffer); at step 1 or without a buffer the buffer is the gradient."""
     param = _f64(param)
     g = _f64(grad) + weight_decay * param
@@ -549,21 +457,10 @@ def sgd_step(
     return param - lr * (g + momentum * buffer if nesterov else buffer), buffer
 
 
-@_ignore
 def adam_step(
-    param,
-    grad,
-    m=None,
-    v=None,
-    max_v=None,
-    *,
-    step,
-    lr=1e-3,
-    betas=(0.9, 0.999),
-    eps=1e-8,
-    weight_decay=0.0,
-    amsgrad=False,
-):
+    param, grad, m=None, v=None, max_v=None, *, step, lr=1e-3, betas=(0.9, 0.999),
+    eps=1e-8, weight_decay=0.0, amsgrad=False
+):  # fmt: skip
     """Return (param, m, v, max_v); max_v changes only with amsgrad."""
     param = _f64(param)
     g = _f64(grad) + weight_decay * param
@@ -584,21 +481,10 @@ def adamw_step(
     return adam_step(shrunk, grad, m, v, max_v, step=step, lr=lr, **options)
 
 
-@_ignore
 def rmsprop_step(
-    param,
-    grad,
-    square_avg=None,
-    momentum_buffer=None,
-    grad_avg=None,
-    *,
-    lr=0.01,
-    alpha=0.99,
-    eps=1e-8,
-    weight_decay=0.0,
-    momentum=0.0,
-    centered=False,
-):
+    param, grad, square_avg=None, momentum_buffer=None, grad_avg=None, *, lr=0.01,
+    alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False
+):  # fmt: skip
     """Return (param, square_avg, momentum_buffer, grad_avg); unused state comes back as it was."""
     param = _f64(param)
     g = _f64(grad) + weight_decay * param
@@ -608,12 +494,11 @@ def rmsprop_step(
         grad_avg = alpha * _state(grad_avg, param) + (1.0 - alpha) * g
         variance = square_avg - grad_avg * grad_avg
     update = g / (np.sqrt(variance) + eps)
-    if momentum > 0:
+    if np.any(np.asarray(momentum) > 0):
         momentum_buffer = update = momentum * _state(momentum_buffer, param) + update
     return param - lr * update, square_avg, momentum_buffer, grad_avg
 
 
-@_ignore
 def adagrad_step(
     param, grad, state_sum=None, *, step, lr=0.01, lr_decay=0.0, weight_decay=0.0, eps=1e-10
 ):
@@ -633,67 +518,49 @@ def lion_step(param, grad, m=None, *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0
     return new, betas[1] * m + (1.0 - betas[1]) * g
 
 
+def _momentum_step(x, v, g, lr, b, convention):
+    """Return the next (x, v) of descent with momentum b, g being the slope at x."""
+    if convention == "lookback":  # x first moves by the previous v
+        return x - lr * v, b * v + (1.0 - b) * g
+    v = b * v + ((1.0 - b) * g if convention == "ema" else g)
+    return x - lr * (g + b * v if convention == "nesterov" else v), v
+
+
 def descend(
-    f,
-    df,
-    x0,
-    *,
-    method="gd",
-    lr,
-    steps,
-    momentum=0.0,
-    convention="ema",
-    betas=None,
-    alpha=0.99,
-    eps=None,
-    weight_decay=0.0,
-):
+    f, df, x0, *, method="gd", lr, steps, momentum=0.0, convention="ema",
+    betas=None, alpha=0.99, eps=None, weight_decay=0.0
+):  # fmt: skip
     """Return the trajectory (steps+1, ...) from x0 down the slope df; f itself is not needed.
 
     x0, lr and momentum broadcast. weight_decay is added to the slope, but decoupled in adamw, lion.
     """
     x, lr, b = (np.array(a) for a in np.broadcast_arrays(_f64(x0), _f64(lr), _f64(momentum)))
-    convention = {"gd": "none", "nesterov": "nesterov"}.get(method, convention)
+    coupled = 0.0 if method in ("adamw", "lion") else weight_decay
     eps = (1e-10 if method == "adagrad" else 1e-8) if eps is None else eps
     betas = ((0.9, 0.99) if method == "lion" else (0.9, 0.999)) if betas is None else betas
+    convention = "nesterov" if method == "nesterov" else convention
+    if convention not in ("ema", "heavy-ball", "lookback", "nesterov"):
+        raise ValueError(f"descend: convention={convention!r}")
 
-    def slope(at):
-        decay = 0.0 if method in ("adamw", "lion") else weight_decay
-        return _f64(df(at)) + decay * at
-
-    v, s = np.zeros_like(x), np.zeros_like(x)
+    v, s = np.zeros_like(x), np.zeros_like(x)  # what each method remembers, 0 at the start
     if method == "momentum" and convention == "lookback":
-        v = slope(x)
+        v = _f64(df(x)) + coupled * x
     trajectory = [x]
     for step in range(1, steps + 1):
-        g = slope(x)
-        if method in ("gd", "momentum", "nesterov"):
-            if convention == "none":
-                x = x - lr * g
-            elif convention == "ema":
-                v = b * v + (1.0 - b) * g
-                x = x - lr * v
-            elif convention == "heavy-ball":
-                v = b * v + g
-                x = x - lr * v
-            elif convention == "lookback":  # x first moves by the previous v; g is at the old x
-                x = x - lr * v
-                v = b * v + (1.0 - b) * g
-            elif convention == "nesterov":
-                v = b * v + g
-                x = x - lr * (g + b * v)
-            else:
-                raise ValueError(f"descend: convention={convention!r}")
+        g = _f64(df(x)) + coupled * x
+        if method == "gd":
+            x = x - lr * g
+        elif method in ("momentum", "nesterov"):
+            x, v = _momentum_step(x, v, g, lr, b, convention)
         elif method == "rmsprop":
-            s = alpha * s + (1.0 - alpha) * g * g
-            v = b * v + g / (np.sqrt(s) + eps)
-            x = x - lr * v
+            x, s, v, _ = rmsprop_step(x, g, s, v, lr=lr, alpha=alpha, eps=eps, momentum=b)
         elif method == "adagrad":
             x, s = adagrad_step(x, g, s, step=step, lr=lr, eps=eps)
-        elif method in ("adam", "adamw"):
-            decay = weight_decay if method == "adamw" else 0.0
-            options = {"step": step, "lr": lr, "betas": betas, "eps": eps, "weight_decay": decay}
-            x, v, s, _ = adamw_step(x, g, v, s, **options)
+        elif method == "adam":
+            x, v, s, _ = adam_step(x, g, v, s, step=step, lr=lr, betas=betas, eps=eps)
+        elif method == "adamw":
+            options = {"betas": betas, "eps": eps, "weight_decay": weight_decay}
+            x, v, s, _ = adamw_step(x, g, v, s, step=step, lr=lr, **options)
         elif method == "lion":
             x, v = lion_step(x, g, v, lr=lr, betas=betas, weight_decay=weight_decay)
         else:
@@ -704,10 +571,9 @@ def descend(
 
 # Gates and measures --------------------------------------------------------------------------
 
-GATE_NAMES = tuple(
-    "false and a_and_not_b a not_a_and_b b xor or "
-    "nor xnor not_b a_or_not_b not_a not_a_or_b nand true".split()
-)
+_GATES = "false and a_and_not_b a not_a_and_b b xor or"
+_GATES += " nor xnor not_b a_or_not_b not_a not_a_or_b nand true"
+GATE_NAMES = tuple(_GATES.split())
 
 
 def truth(name):
@@ -715,7 +581,6 @@ def truth(name):
     return np.array([int(bit) for bit in f"{GATE_NAMES.index(name):04b}"])
 
 
-@_ignore
 def ulp_distance(value, exact, dtype):
     """Return |value - exact| in units of dtype's spacing at exact; inf if just one is NaN.
 
@@ -724,7 +589,8 @@ def ulp_distance(value, exact, dtype):
     """
     value, exact, info = _f64(value), _f64(exact), np.finfo(dtype)
     exponent = np.frexp(exact)[1] - 1  # |exact| is in [2**exponent, 2**(exponent + 1))
-    exponent = np.where(np.isinf(exact), info.maxexp - 1, exponent)
+    exponent = np.where(np.isinf(exact), info.maxexp, exponent)
+    exponent = np.where(exact == 0, info.minexp, exponent)
     unit = np.clip(exponent, info.minexp, info.maxexp - 1) - info.nmant
     infinity = np.ldexp(1.0, info.maxexp - unit)
     scaled = [np.clip(np.ldexp(a, -unit), -infinity, infinity) for a in (value, exact)]
@@ -745,3 +611,9 @@ def numerical_gradient(f, x, eps=6e-6):
         down[i] -= h
         gradient[i] = (float(f(up)) - float(f(down))) / (up[i] - down[i])
     return gradient
+
+
+# Infinities, NaN and overflow go through every function above in silence.
+for _name, _function in list(globals().items()):
+    if isinstance(_function, types.FunctionType):
+        globals()[_name] = np.errstate(all="ignore")(_function)

@@ -126,6 +126,41 @@ void ln_global_max_pool2d_f64(const double *x, int64_t size, int64_t first, int6
 void ln_gate_forward_f32(const float *a, const float *b, int64_t n, const float *weights, int64_t hidden, float *y);
 void ln_gate_forward_f64(const double *a, const double *b, int64_t n, const double *weights, int64_t hidden, double *y);
 
+/* ---- dense.c: x (rows, inputs), weight (inputs, outputs), bias (outputs) or NULL ---- */
+/* y = x weight + bias; items: the rows of y */
+void ln_linear_f32(const float *x, const float *weight, const float *bias, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *y);
+void ln_linear_f64(const double *x, const double *weight, const double *bias, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *y);
+/* dx = dy weight^T; items: the rows of dx */
+void ln_linear_backward_input_f32(const float *dy, const float *weight, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *dx);
+void ln_linear_backward_input_f64(const double *dy, const double *weight, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *dx);
+/* dweight = x^T dy; items: the `inputs` rows of dweight */
+void ln_linear_backward_weight_f32(const float *x, const float *dy, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *dweight);
+void ln_linear_backward_weight_f64(const double *x, const double *dy, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *dweight);
+/* dbias = sum of dy over the rows */
+void ln_linear_backward_bias_f32(const float *dy, int64_t rows, int64_t outputs, float *dbias);
+void ln_linear_backward_bias_f64(const double *dy, int64_t rows, int64_t outputs, double *dbias);
+
+/* ---- loss.c: rows of `classes` numbers; items: the rows ---- */
+/* y may be x (in place) */
+void ln_softmax_f32(const float *x, int64_t classes, int64_t first, int64_t last, float *y);
+void ln_softmax_f64(const double *x, int64_t classes, int64_t first, int64_t last, double *y);
+void ln_log_softmax_f32(const float *x, int64_t classes, int64_t first, int64_t last, float *y);
+void ln_log_softmax_f64(const double *x, int64_t classes, int64_t first, int64_t last, double *y);
+/* target: class indices, each in [0, classes) or ignore_index (loss 0) */
+void ln_cross_entropy_f32(const float *logits, const int64_t *target, int64_t classes, int64_t ignore_index, float smoothing, int64_t first, int64_t last, float *losses);
+void ln_cross_entropy_f64(const double *logits, const int64_t *target, int64_t classes, int64_t ignore_index, double smoothing, int64_t first, int64_t last, double *losses);
+/* target: probabilities, as logits */
+void ln_cross_entropy_probabilities_f32(const float *logits, const float *target, int64_t classes, float smoothing, int64_t first, int64_t last, float *losses);
+void ln_cross_entropy_probabilities_f64(const double *logits, const double *target, int64_t classes, double smoothing, int64_t first, int64_t last, double *losses);
+/* (softmax - target) scale[row] */
+void ln_cross_entropy_backward_f32(const float *logits, const int64_t *target, int64_t classes, int64_t ignore_index, float smoothing, const float *scale, int64_t first, int64_t last, float *dlogits);
+void ln_cross_entropy_backward_f64(const double *logits, const int64_t *target, int64_t classes, int64_t ignore_index, double smoothing, const double *scale, int64_t first, int64_t last, double *dlogits);
+void ln_cross_entropy_probabilities_backward_f32(const float *logits, const float *target, int64_t classes, float smoothing, const float *scale, int64_t first, int64_t last, float *dlogits);
+void ln_cross_entropy_probabilities_backward_f64(const double *logits, const double *target, int64_t classes, double smoothing, const double *scale, int64_t first, int64_t last, double *dlogits);
+/* result[0] = sum of n values, in 16 lanes */
+void ln_total_f32(const float *values, int64_t n, float *result);
+void ln_total_f64(const double *values, int64_t n, double *result);
+
 /* cffi: end */
 
 #ifdef __cplusplus

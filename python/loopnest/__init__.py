@@ -7,7 +7,9 @@ from loopnest.backend import available_backends, get_backend, use_backend
 from loopnest.convolution import (
     conv2d, conv2d_backward, conv2d_output_shape, conv2d_paddings_for,
 )
+from loopnest.dense import linear, linear_backward
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
+from loopnest.loss import cross_entropy, cross_entropy_backward, log_softmax, softmax
 from loopnest.pooling import (
     average_filter, avg_pool2d, avg_pool2d_backward, global_avg_pool2d, global_max_pool2d, max_pool2d, max_pool2d_backward,
 )

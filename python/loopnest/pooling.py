@@ -47,9 +47,9 @@ def _output_size(
     op: str, size: int, kernel: int, stride: int, pad: int, dilation: int, ceil_mode: bool
 ) -> int:
     extent = dilation * (kernel - 1) + 1
-    if 2 * pad > extent:
+    if 2 * pad > kernel:
         raise ValueError(
-            f"{op}: padding is {pad} for a window of {extent}; accepted: at most half the window"
+            f"{op}: padding is {pad} for kernel_size {kernel}; accepted: at most half of it"
         )
     room = size + 2 * pad - extent
     if room < 0:
@@ -222,7 +222,7 @@ def max_pool2d(
     Parameters
     ----------
     x, kernel_size, stride, padding, ceil_mode, out
-        As for `avg_pool2d`; padding is at most half the (dilated) window and never wins.
+        As for `avg_pool2d`; padding is at most half the window and never wins.
     dilation : int or (int, int)
         Step between the elements of a window.
     return_indices : bool
