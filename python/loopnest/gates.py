@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loopnest import activation, backend, checks, threads
+from loopnest import activation, backend, checks, dense, threads
 
 # A gate's index is its truth table f(0,0) f(0,1) f(1,0) f(1,1), read as a binary number.
 GATE_NAMES: tuple[str, ...] = (
@@ -85,8 +85,6 @@ class Gate:
             Arrays of the broadcast shape of a and b with an axis over neurons at the end. The
             last activation holds the bits that `forward` gives.
         """
-        from loopnest import dense
-
         _, a, b = _operands("Gate.activations", a, b)
         shape = a.shape
         values = np.stack([a.reshape(-1), b.reshape(-1)], axis=1)

@@ -10,6 +10,9 @@ from numba import njit, types
 from numba.core.errors import TypingError
 from numba.extending import overload, register_jitable
 
+from loopnest.activation import FUSED
+from loopnest.convolution import LIMIT
+from loopnest.kernels import activation as activation_kernels
 from loopnest.kernels.jit import OPTIONS
 
 
@@ -148,3 +151,68 @@ def overlaps(a, b):
 def overlaps_partly(a, b):
     """Whether they share memory without being the same array."""
     return overlaps(a, b) and not (a.ctypes.data == b.ctypes.data and a.nbytes == b.nbytes)
+
+
+def _is_integer(argument):
+    return (
+        isinstance(argument, (types.Integer, types.IntegerLiteral, int))
+        or (isinstance(argument, types.Omitted) and isinstance(argument.value, int))
+    ) and not isinstance(argument, bool)
+
+
+def _is_pair(argument):
+    return isinstance(argument, types.BaseTuple) and len(argument) == 2
+
+
+def pair_of(op, name, argument, low):
+    """Compiled function that makes two ints of at least ``low`` of an int or two of them."""
+    message = f"{op}: {name} is out of range; accepted: integers from {low} to {LIMIT}"
+
+    def check(a, b):
+        if a < low or b < low or a > LIMIT or b > LIMIT:
+            raise ValueError(message)
+        return a, b
+
+    check = register_jitable(check)
+    if _is_integer(argument):
+        return register_jitable(lambda value: check(value, value))
+    if _is_pair(argument) and all(_is_integer(a) for a in argument):
+        return register_jitable(lambda value: check(value[0], value[1]))
+    raise TypingError(f"{op}: {name} is {argument}; accepted: an integer or two of them")
+
+
+def flag(op, name, argument):
+    """Value of a boolean option, which must be known at compile time."""
+    if isinstance(argument, types.Omitted):
+        return bool(argument.value)
+    if isinstance(argument, types.BooleanLiteral):
+        return argument.literal_value
+    if isinstance(argument, bool):
+        return argument
+    raise TypingError(f"{op}: {name} must be a constant True or False inside @njit")
+
+
+def array_of(op, name, argument, ndim):
+    """Check at compile time that an argument is a float array of ``ndim`` dimensions."""
+    float_array(op, name, argument)
+    if argument.ndim != ndim:
+        raise TypingError(f"{op}: {name} has {argument.ndim} dimensions; accepted: {ndim}")
+
+
+def optional(argument, dtype):
+    """Compiled function that gives a contiguous array, or one of no elements for None."""
+    if is_none(argument):
+        real = np.float32 if dtype == types.float32 else np.float64
+        return register_jitable(lambda value: np.empty(0, real))
+    return contiguous(argument, dtype)
+
+
+def activate(op, activation):
+    """Compiled function that applies an activation, known at compile time, to a flat array."""
+    name = literal(op, "activation", activation, (None, *FUSED))
+    if name is None:
+        return register_jitable(lambda y: None)
+    kernel = getattr(activation_kernels, name)
+    if name == "leaky_relu":
+        return register_jitable(lambda y: kernel(y, 0.01, y))
+    return register_jitable(lambda y: kernel(y, y))

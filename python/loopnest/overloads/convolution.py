@@ -1,0 +1,193 @@
+"""Convolution inside ``@njit``."""
+
+import numpy as np
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import register_jitable
+
+from loopnest import convolution as public
+from loopnest.kernels import convolution as kernels
+from loopnest.overloads.common import (
+    activate,
+    array_of,
+    contiguous,
+    literal,
+    optional,
+    output,
+    overloads,
+    pair_of,
+    same_dtype,
+    separate,
+)
+
+
+def _padding(op, padding):
+    """Compiled function ``(padding, extent_h, extent_w, stride_h, stride_w)`` -> four sides."""
+    if isinstance(padding, (str, types.StringLiteral)):
+        if literal(op, "padding", padding, ("same", "valid")) == "valid":
+            return register_jitable(lambda padding, eh, ew, sh, sw: (0, 0, 0, 0))
+
+        def same(padding, extent_h, extent_w, stride_h, stride_w):
+            if stride_h != 1 or stride_w != 1:
+                raise ValueError(op + ": padding is 'same'; accepted: stride 1")
+            h, w = extent_h - 1, extent_w - 1
+            return h // 2, h - h // 2, w // 2, w - w // 2
+
+        return register_jitable(same)
+    nested = isinstance(padding, types.BaseTuple) and any(
+        isinstance(side, types.BaseTuple) for side in padding
+    )
+    if nested and len(padding) == 2:
+        rows, columns = (pair_of(op, "padding", side, 0) for side in padding)
+
+        def sides(padding, extent_h, extent_w, stride_h, stride_w):
+            top, bottom = rows(padding[0])
+            left, right = columns(padding[1])
+            return top, bottom, left, right
+
+        return register_jitable(sides)
+    pair = pair_of(op, "padding", padding, 0)
+
+    def symmetric(padding, extent_h, extent_w, stride_h, stride_w):
+        h, w = pair(padding)
+        return h, h, w, w
+
+    return register_jitable(symmetric)
+
+
+def _resolve(op, stride, padding, dilation):
+    """Compiled function that checks the options and gives output size and kernel options."""
+    strides, dilations = pair_of(op, "stride", stride, 1), pair_of(op, "dilation", dilation, 1)
+    sides = _padding(op, padding)
+
+    def resolve(height, width, r, s, stride, padding, dilation):
+        stride_h, stride_w = strides(stride)
+        dilation_h, dilation_w = dilations(dilation)
+        extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
+        top, bottom, left, right = sides(padding, extent_h, extent_w, stride_h, stride_w)
+        room_h, room_w = height + top + bottom - extent_h, width + left + right - extent_w
+        if room_h < 0 or room_w < 0:
+            raise ValueError(op + ": kernel is larger than the padded input")
+        options = (stride_h, stride_w, top, left, dilation_h, dilation_w)
+        return room_h // stride_h + 1, room_w // stride_w + 1, options
+
+    return register_jitable(resolve)
+
+
+def _check_channels(op):
+    """Compiled function that checks groups and channels of x and weight."""
+
+    def check(x, weight, groups):
+        if groups < 1 or x.shape[1] % groups or weight.shape[0] % groups:
+            raise ValueError(op + ": groups must divide the channels of x and the filters")
+        if weight.shape[1] * groups != x.shape[1]:
+            raise ValueError(op + ": weight's channels a filter are not those of x over groups")
+        if weight.shape[2] < 1 or weight.shape[3] < 1:
+            raise ValueError(op + ": weight has a kernel size of 0; accepted: at least 1")
+
+    return register_jitable(check)
+
+
+@overloads(public.conv2d_output_shape)
+def conv2d_output_shape(input_hw, kernel_hw, stride=1, padding=0, dilation=1):
+    op = "conv2d_output_shape"
+    sizes, windows = pair_of(op, "input_hw", input_hw, 1), pair_of(op, "kernel_hw", kernel_hw, 1)
+    resolve = _resolve(op, stride, padding, dilation)
+
+    def shape(input_hw, kernel_hw, stride=1, padding=0, dilation=1):
+        height, width = sizes(input_hw)
+        r, s = windows(kernel_hw)
+        oh, ow, _ = resolve(height, width, r, s, stride, padding, dilation)
+        return oh, ow
+
+    return shape
+
+
+@overloads(public.conv2d)
+def conv2d(
+    x,
+    weight,
+    bias=None,
+    stride=1,
+    padding=0,
+    dilation=1,
+    groups=1,
+    activation=None,
+    algorithm="direct",
+    out=None,
+):
+    op = "conv2d"
+    array_of(op, "x", x, 4)
+    array_of(op, "weight", weight, 4)
+    literal(op, "algorithm", algorithm, ("direct",))
+    dtype = same_dtype(op, x=x, weight=weight, bias=bias)
+    resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
+    prepare_x, prepare_weight = contiguous(x, dtype), contiguous(weight, dtype)
+    prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
+    make, check_memory = output(op, out, dtype, 4), separate(op, out)
+    finish = activate(op, activation)
+    kernel = kernels.conv2d
+
+    def implementation(
+        x,
+        weight,
+        bias=None,
+        stride=1,
+        padding=0,
+        dilation=1,
+        groups=1,
+        activation=None,
+        algorithm="direct",
+        out=None,
+    ):
+        check_channels(x, weight, groups)
+        n, k, r, s = x.shape[0], weight.shape[0], weight.shape[2], weight.shape[3]
+        oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
+        a, b, c = prepare_x(x), prepare_weight(weight), prepare_bias(bias)
+        if has_bias and c.size != k:
+            raise ValueError("conv2d: bias must have one entry for each filter of weight")
+        y = make(out, (n, k, oh, ow))
+        check_memory(y, a)
+        check_memory(y, b)
+        check_memory(y, c)
+        sh, sw, top, left, dh, dw = options
+        kernel(a, b, c, sh, sw, top, left, dh, dw, groups, 0, n * k * oh, y)
+        finish(y.reshape(y.size))
+        return y
+
+    return implementation
+
+
+@overloads(public.conv2d_backward)
+def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1):
+    op = "conv2d_backward"
+    for name, array in (("dy", dy), ("x", x), ("weight", weight)):
+        array_of(op, name, array, 4)
+    dtype = same_dtype(op, dy=dy, x=x, weight=weight)
+    resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
+    prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
+    prepare_weight = contiguous(weight, dtype)
+    by_input, by_weight = kernels.conv2d_backward_input, kernels.conv2d_backward_weight
+    by_bias = kernels.conv2d_backward_bias
+
+    def implementation(dy, x, weight, stride=1, padding=0, dilation=1, groups=1):
+        check_channels(x, weight, groups)
+        n, k, r, s = x.shape[0], weight.shape[0], weight.shape[2], weight.shape[3]
+        oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
+        if dy.shape != (n, k, oh, ow):
+            raise ValueError("conv2d_backward: dy has not the shape of the output")
+        a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
+        dx, dweight, dbias = np.empty_like(b), np.empty_like(c), np.empty(k, a.dtype)
+        sh, sw, top, left, dh, dw = options
+        rows = n * x.shape[1] * x.shape[2]
+        by_input(a, c, sh, sw, top, left, dh, dw, groups, 0, rows, dx)
+        by_weight(b, a, sh, sw, top, left, dh, dw, groups, 0, k, dweight)
+        by_bias(a, 0, k, dbias)
+        return dx, dweight, dbias
+
+    return implementation
+
+
+@overloads(public.conv2d_paddings_for)
+def conv2d_paddings_for(input_hw, output_hw, kernel_hw, stride=None, dilation=1, max_padding=None):
+    raise TypingError("conv2d_paddings_for makes a list of choices; call it outside @njit")

@@ -1,0 +1,100 @@
+"""Dense layers inside ``@njit``; x has one or more dimensions."""
+
+import numpy as np
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import register_jitable
+
+from loopnest import dense as public
+from loopnest.kernels import dense as kernels
+from loopnest.overloads.common import (
+    activate,
+    array_of,
+    contiguous,
+    float_array,
+    optional,
+    output,
+    overloads,
+    same_dtype,
+    separate,
+)
+
+
+def _features(op, x):
+    """Check that x has rows."""
+    float_array(op, "x", x)
+    if x.ndim < 1:
+        raise TypingError(f"{op}: x has 0 dimensions; accepted: shape (..., inputs)")
+
+
+@register_jitable
+def _row_count(x):
+    rows = 1
+    for size in x.shape[:-1]:
+        rows *= size
+    return rows
+
+
+def _with_last(ndim):
+    """Compiled function ``(shape, size)``: the shape with another last entry."""
+    if ndim == 1:
+        return register_jitable(lambda shape, size: (size,))
+    return register_jitable(lambda shape, size: (*shape[:-1], size))
+
+
+@overloads(public.linear)
+def linear(x, weight, bias=None, activation=None, out=None):
+    op = "linear"
+    _features(op, x)
+    array_of(op, "weight", weight, 2)
+    dtype = same_dtype(op, x=x, weight=weight, bias=bias)
+    prepare_x, prepare_weight = contiguous(x, dtype), contiguous(weight, dtype)
+    prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
+    make, check = output(op, out, dtype, x.ndim), separate(op, out)
+    finish, with_last, kernel = activate(op, activation), _with_last(x.ndim), kernels.linear
+
+    def implementation(x, weight, bias=None, activation=None, out=None):
+        inputs, outputs = weight.shape
+        if x.shape[-1] != inputs:
+            raise ValueError("linear: x has not as many inputs as weight (inputs, outputs)")
+        a, b, c = prepare_x(x), prepare_weight(weight), prepare_bias(bias)
+        if has_bias and c.size != outputs:
+            raise ValueError("linear: bias must have one entry for each output of weight")
+        y = make(out, with_last(x.shape, outputs))
+        check(y, a)
+        check(y, b)
+        check(y, c)
+        rows = _row_count(x)
+        kernel(a.reshape((rows, inputs)), b, c, 0, rows, y.reshape((rows, outputs)))
+        finish(y.reshape(y.size))
+        return y
+
+    return implementation
+
+
+@overloads(public.linear_backward)
+def linear_backward(dy, x, weight):
+    op = "linear_backward"
+    _features(op, x)
+    array_of(op, "dy", dy, x.ndim)
+    array_of(op, "weight", weight, 2)
+    dtype = same_dtype(op, dy=dy, x=x, weight=weight)
+    prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
+    prepare_weight, with_last = contiguous(weight, dtype), _with_last(x.ndim)
+    by_input, by_weight = kernels.linear_backward_input, kernels.linear_backward_weight
+    by_bias = kernels.linear_backward_bias
+
+    def implementation(dy, x, weight):
+        inputs, outputs = weight.shape
+        if x.shape[-1] != inputs or dy.shape != with_last(x.shape, outputs):
+            raise ValueError("linear_backward: dy, x and weight do not fit together")
+        rows = _row_count(x)
+        a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
+        rows_dy, rows_x = a.reshape((rows, outputs)), b.reshape((rows, inputs))
+        dx, dweight, dbias = np.empty_like(b), np.empty_like(c), np.empty(outputs, a.dtype)
+        by_input(rows_dy, c, 0, rows, dx.reshape((rows, inputs)))
+        by_weight(rows_x, rows_dy, 0, inputs, dweight)
+        by_bias(rows_dy, dbias)
+        return dx, dweight, dbias
+
+    return implementation

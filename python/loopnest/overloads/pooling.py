@@ -1,0 +1,303 @@
+"""Pooling inside ``@njit``."""
+
+import numpy as np
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import register_jitable
+
+from loopnest import pooling as public
+from loopnest.kernels import pooling as kernels
+from loopnest.overloads.common import (
+    array_of,
+    contiguous,
+    flag,
+    is_none,
+    output,
+    overloads,
+    pair_of,
+    same_dtype,
+    separate,
+)
+
+
+def _axis_size(op):
+    """Compiled function that gives the output size along one axis (PyTorch's rules)."""
+
+    def size(size, kernel, stride, pad, dilation, ceil_mode):
+        if 2 * pad > kernel:
+            raise ValueError(op + ": padding must be at most half of kernel_size")
+        room = size + 2 * pad - dilation * (kernel - 1) - 1
+        if room < 0:
+            raise ValueError(op + ": window is larger than the padded input")
+        if not ceil_mode:
+            return room // stride + 1
+        out = -(-room // stride) + 1
+        return out - 1 if (out - 1) * stride >= size + pad else out
+
+    return register_jitable(size)
+
+
+def _resolve(op, kernel_size, stride, padding, dilation):
+    """Compiled function that checks the options: output size, then the kernels' options."""
+    windows, pads = pair_of(op, "kernel_size", kernel_size, 1), pair_of(op, "padding", padding, 0)
+    gaps, size = pair_of(op, "dilation", dilation, 1), _axis_size(op)
+    steps = (
+        register_jitable(lambda stride, kernel: kernel)
+        if is_none(stride)
+        else _given_stride(pair_of(op, "stride", stride, 1))
+    )
+
+    def resolve(height, width, kernel_size, stride, padding, dilation, ceil_mode):
+        if height < 1 or width < 1:
+            raise ValueError(op + ": x must have a height and width of at least 1")
+        kernel_h, kernel_w = windows(kernel_size)
+        stride_h, stride_w = steps(stride, (kernel_h, kernel_w))
+        pad_h, pad_w = pads(padding)
+        gap_h, gap_w = gaps(dilation)
+        oh = size(height, kernel_h, stride_h, pad_h, gap_h, ceil_mode)
+        ow = size(width, kernel_w, stride_w, pad_w, gap_w, ceil_mode)
+        return oh, ow, (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, gap_h, gap_w)
+
+    return register_jitable(resolve)
+
+
+def _given_stride(pair):
+    return register_jitable(lambda stride, kernel: pair(stride))
+
+
+def _divisor(op, divisor_override):
+    """Compiled function ``(divisor_override)`` -> int, 0 for None."""
+    if is_none(divisor_override):
+        return register_jitable(lambda value: 0)
+
+    def check(value):
+        if value == 0:
+            raise ValueError(op + ": divisor_override is 0; accepted: another integer, or None")
+        return value
+
+    return register_jitable(check)
+
+
+@overloads(public.avg_pool2d)
+def avg_pool2d(
+    x,
+    kernel_size,
+    stride=None,
+    padding=0,
+    ceil_mode=False,
+    count_include_pad=True,
+    divisor_override=None,
+    out=None,
+):
+    op = "avg_pool2d"
+    array_of(op, "x", x, 4)
+    dtype = same_dtype(op, x=x)
+    resolve, divisor = _resolve(op, kernel_size, stride, padding, 1), _divisor(op, divisor_override)
+    prepare, make, check = contiguous(x, dtype), output(op, out, dtype, 4), separate(op, out)
+    kernel = kernels.avg_pool2d
+
+    def implementation(
+        x,
+        kernel_size,
+        stride=None,
+        padding=0,
+        ceil_mode=False,
+        count_include_pad=True,
+        divisor_override=None,
+        out=None,
+    ):
+        n, c, height, width = x.shape
+        oh, ow, o = resolve(height, width, kernel_size, stride, padding, 1, ceil_mode)
+        by, include = divisor(divisor_override), int(count_include_pad)
+        a = prepare(x)
+        y = make(out, (n, c, oh, ow))
+        check(y, a)
+        sums = np.empty(width, a.dtype)
+        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, sums, 0, n * c * oh, y)
+        return y
+
+    return implementation
+
+
+@overloads(public.avg_pool2d_backward)
+def avg_pool2d_backward(
+    dy,
+    x,
+    kernel_size,
+    stride=None,
+    padding=0,
+    ceil_mode=False,
+    count_include_pad=True,
+    divisor_override=None,
+    out=None,
+):
+    op = "avg_pool2d_backward"
+    array_of(op, "x", x, 4)
+    array_of(op, "dy", dy, 4)
+    dtype = same_dtype(op, dy=dy, x=x)
+    resolve, divisor = _resolve(op, kernel_size, stride, padding, 1), _divisor(op, divisor_override)
+    prepare, make, check = contiguous(dy, dtype), output(op, out, dtype, 4), separate(op, out)
+    kernel = kernels.avg_pool2d_backward
+
+    def implementation(
+        dy,
+        x,
+        kernel_size,
+        stride=None,
+        padding=0,
+        ceil_mode=False,
+        count_include_pad=True,
+        divisor_override=None,
+        out=None,
+    ):
+        n, c, height, width = x.shape
+        oh, ow, o = resolve(height, width, kernel_size, stride, padding, 1, ceil_mode)
+        by, include = divisor(divisor_override), int(count_include_pad)
+        if dy.shape != (n, c, oh, ow):
+            raise ValueError("avg_pool2d_backward: dy has not the shape of the output")
+        a = prepare(dy)
+        dx = make(out, x.shape)
+        check(dx, a)
+        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, 0, n * c, dx)
+        return dx
+
+    return implementation
+
+
+@overloads(public.max_pool2d)
+def max_pool2d(
+    x,
+    kernel_size,
+    stride=None,
+    padding=0,
+    dilation=1,
+    ceil_mode=False,
+    return_indices=False,
+    out=None,
+):
+    op = "max_pool2d"
+    array_of(op, "x", x, 4)
+    dtype = same_dtype(op, x=x)
+    resolve = _resolve(op, kernel_size, stride, padding, dilation)
+    prepare, make, check = contiguous(x, dtype), output(op, out, dtype, 4), separate(op, out)
+    kernel = kernels.max_pool2d
+    if flag(op, "return_indices", return_indices):
+        indices_shape = register_jitable(lambda shape: shape)
+        result = register_jitable(lambda y, indices: (y, indices))
+    else:
+        indices_shape = register_jitable(lambda shape: (0, 0, 0, 0))
+        result = register_jitable(lambda y, indices: y)
+
+    def implementation(
+        x,
+        kernel_size,
+        stride=None,
+        padding=0,
+        dilation=1,
+        ceil_mode=False,
+        return_indices=False,
+        out=None,
+    ):
+        n, c, height, width = x.shape
+        oh, ow, o = resolve(height, width, kernel_size, stride, padding, dilation, ceil_mode)
+        a = prepare(x)
+        y = make(out, (n, c, oh, ow))
+        check(y, a)
+        indices = np.empty(indices_shape(y.shape), np.int64)
+        rows = n * c * oh
+        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], 0, rows, indices, y)
+        return result(y, indices)
+
+    return implementation
+
+
+@overloads(public.max_pool2d_backward)
+def max_pool2d_backward(
+    dy,
+    x,
+    indices,
+    kernel_size=None,
+    stride=None,
+    padding=0,
+    dilation=1,
+    ceil_mode=False,
+    out=None,
+):
+    op = "max_pool2d_backward"
+    array_of(op, "x", x, 4)
+    array_of(op, "dy", dy, 4)
+    if not (
+        isinstance(indices, types.Array)
+        and isinstance(indices.dtype, types.Integer)
+        and indices.ndim == 4
+    ):
+        raise TypingError(f"{op}: indices is {indices}; accepted: an integer array, 4 dimensions")
+    dtype = same_dtype(op, dy=dy, x=x)
+    prepare, make, check = contiguous(dy, dtype), output(op, out, dtype, 4), separate(op, out)
+    kernel = kernels.max_pool2d_backward
+
+    def implementation(
+        dy,
+        x,
+        indices,
+        kernel_size=None,
+        stride=None,
+        padding=0,
+        dilation=1,
+        ceil_mode=False,
+        out=None,
+    ):
+        if dy.shape[0] != x.shape[0] or dy.shape[1] != x.shape[1] or dy.shape != indices.shape:
+            raise ValueError("max_pool2d_backward: dy, x and indices do not fit together")
+        places = np.ascontiguousarray(indices).astype(np.int64)
+        plane = x.shape[2] * x.shape[3]
+        for place in places.reshape(places.size):
+            if place < -1 or place >= plane:
+                raise ValueError("max_pool2d_backward: indices holds one outside the plane")
+        a = prepare(dy)
+        dx = make(out, x.shape)
+        check(dx, a)
+        kernel(a, places, 0, x.shape[0] * x.shape[1], dx)
+        return dx
+
+    return implementation
+
+
+def _register_global(name):
+    kernel = getattr(kernels, name)
+
+    @overloads(getattr(public, name))
+    def global_pool(x, out=None):
+        array_of(name, "x", x, 4)
+        dtype = same_dtype(name, x=x)
+        prepare, make = contiguous(x, dtype), output(name, out, dtype, 4)
+        check = separate(name, out)
+
+        def implementation(x, out=None):
+            if x.shape[2] < 1 or x.shape[3] < 1:
+                raise ValueError(name + ": x must have a height and width of at least 1")
+            a = prepare(x)
+            y = make(out, (x.shape[0], x.shape[1], 1, 1))
+            check(y, a)
+            kernel(a, 0, y.size, y)
+            return y
+
+        return implementation
+
+
+_register_global("global_avg_pool2d")
+_register_global("global_max_pool2d")
+
+
+@overloads(public.average_filter)
+def average_filter(size, channels=1, dtype=np.float64):
+    op = "average_filter"
+    pair = pair_of(op, "size", size, 1)
+
+    def implementation(size, channels=1, dtype=np.float64):
+        if channels < 1:
+            raise ValueError("average_filter: channels must be at least 1")
+        kh, kw = pair(size)
+        return np.full((channels, 1, kh, kw), 1 / (kh * kw), dtype)
+
+    return implementation
