@@ -135,7 +135,7 @@ def _judge(problem: str, quantity: str, printed: tuple[str, ...], values: Any) -
     """Status and verdict of a printed quantity whose computed values are right."""
     slip = sheet.SLIPS.get((problem, quantity))
     reasons = [slip.reason] if slip and slip.printed is None else []
-    for text, value in zip(printed, values, strict=True):
+    for text, value in zip(printed, values if printed else (), strict=True):
         reason = judge_number(text, value)
         if reason and slip and slip.printed == text:
             reason = slip.reason
@@ -146,15 +146,13 @@ def _judge(problem: str, quantity: str, printed: tuple[str, ...], values: Any) -
 
 def _row(problem: Problem, quantity: str, expected: Any, results: Any, bits_equal: bool) -> Row:
     printed = tuple(sheet.PRINTED.get(problem.key, {}).get(quantity, "").split())
-    values = {
-        name: tuple(map(float, found.get(quantity, ()))) for name, found in results.items()
-    }
+    values = {name: tuple(map(float, found.get(quantity, ()))) for name, found in results.items()}
     wrong = _mistakes(problem, quantity, expected, values)
     if not bits_equal:
         wrong.append("the backends differ in bits")
     if wrong:
         status, verdict = WRONG, "WRONG: " + "; ".join(wrong)
-    elif printed:
+    elif printed or (problem.key, quantity) in sheet.SLIPS:
         status, verdict = _judge(problem.key, quantity, printed, next(iter(values.values())))
     else:
         status, verdict = RIGHT, "right"
@@ -174,7 +172,7 @@ def _solve(problem: Problem, report: Report) -> Table:
             if len(results) > 1:
                 report.compared += next(iter(results.values())).get(quantity, np.empty(0)).size
     remarks = sheet.REMARKS.get(problem.key, ())
-    return Table(problem, rows, (INSTANCE, *remarks) if problem.key == "3" else remarks)
+    return Table(problem, rows, (*INSTANCE, *remarks) if problem.key == "3" else remarks)
 
 
 def reproduce(names: Iterable[str] | None = None) -> Report:

@@ -39,7 +39,8 @@ def show_table(
     if not RICH:
         _show_plainly(title, columns, rows)
         return
-    table = Table(title=title, title_justify="left", title_style="bold")
+    named = any(columns)
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=named)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -19,7 +19,7 @@ from loopnest import worked_sheet as sheet
 Values = dict[str, Any]
 
 # Where the slope of GELU is 0; a run has reached it within NEAR.
-MINIMUM = -0.7511542637
+MINIMUM = -0.751154255441289
 NEAR = 1e-6
 LONG = 20_000
 START = -3.0
@@ -209,7 +209,11 @@ B1 = (0.1, -0.1, 0.2, 0.0)
 W2 = ((0.3, -0.5, 0.2), (-0.4, 0.7, 0.1), (0.6, 0.2, -0.8), (-0.1, 0.9, 0.5))
 B2 = (0.05, -0.05, 0.1)
 TARGET = 1
-INSTANCE = f"x = {X}, W1 = {W1}, b1 = {B1}, W2 = {W2}, b2 = {B2}, y = class {TARGET}"
+INSTANCE = (
+    f"x = {X}, y = (0, 1, 0)",
+    f"W1 = {W1}, b1 = {B1}",
+    f"W2 = {W2}, b2 = {B2}",
+)
 _STEP = 1e-5  # of the central differences: error near 1e-11 in float64
 
 
@@ -227,7 +231,9 @@ def _compute_network(dtype: Any) -> Values:
     x, w1, b1, w2, b2 = (np.array(v, dtype) for v in ([X], W1, B1, W2, B2))
 
     def loss_of(f2: Any) -> float:
-        return float(ln.cross_entropy(np.array(f2, dtype).reshape(1, -1), [TARGET], reduction="sum"))
+        return float(
+            ln.cross_entropy(np.array(f2, dtype).reshape(1, -1), [TARGET], reduction="sum")
+        )
 
     def f2_of(x: Any) -> np.ndarray:
         a = ln.linear(np.array(x, dtype).reshape(1, -1), w1, b1, activation="sigmoid")

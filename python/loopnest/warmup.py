@@ -1,0 +1,136 @@
+"""Compiling kernels ahead of time, by calling every public op on tiny arrays.
+
+What Numba compiles is kept on disk, so one warm-up (say, when an image is built) serves
+every later process.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+import loopnest as ln
+from loopnest import backend, terminal
+
+Call = Callable[[Any], object]  # takes the dtype
+
+_ELEMENTWISE = ("exp", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
+_GELU_FORMS = ("sigmoid", "tanh", "none")
+
+
+def _image(dtype: Any) -> np.ndarray:
+    return np.ones((1, 1, 4, 4), dtype)
+
+
+def _matrix(dtype: Any) -> np.ndarray:
+    return np.ones((2, 2), dtype)
+
+
+def _forward(op: str) -> Call:
+    return lambda t: getattr(ln, op)(np.ones(1, t))
+
+
+def _backward(op: str) -> Call:
+    return lambda t: getattr(ln, op)(np.ones(1, t), np.ones(1, t))
+
+
+def _each_form(op: str, inputs: int) -> Call:
+    def call(t: Any) -> None:
+        for form in _GELU_FORMS:
+            getattr(ln, op)(*[np.ones(1, t)] * inputs, approximate=form)
+
+    return call
+
+
+def _max_pool2d_backward(t: Any) -> object:
+    y, indices = ln.max_pool2d(_image(t), 2, return_indices=True)
+    return ln.max_pool2d_backward(y, _image(t), indices, 2)
+
+
+_ACTIVATION: dict[str, Call] = {
+    **{op: _forward(op) for op in _ELEMENTWISE},
+    **{f"{op}_backward": _backward(f"{op}_backward") for op in _ELEMENTWISE},
+    "gelu": _each_form("gelu", 1),
+    "gelu_derivative": _each_form("gelu_derivative", 1),
+    "gelu_backward": _each_form("gelu_backward", 2),
+}
+_CONVOLUTION: dict[str, Call] = {
+    "conv2d": lambda t: ln.conv2d(_image(t), _image(t), np.ones(1, t)),
+    "conv2d_backward": lambda t: ln.conv2d_backward(np.ones((1, 1, 1, 1), t), *[_image(t)] * 2),
+}
+_POOLING: dict[str, Call] = {
+    "avg_pool2d": lambda t: ln.avg_pool2d(_image(t), 2),
+    "avg_pool2d_backward": lambda t: ln.avg_pool2d_backward(np.ones((1, 1, 2, 2), t), _image(t), 2),
+    "max_pool2d": lambda t: ln.max_pool2d(_image(t), 2),
+    "max_pool2d_backward": _max_pool2d_backward,
+    "global_avg_pool2d": lambda t: ln.global_avg_pool2d(_image(t)),
+    "global_max_pool2d": lambda t: ln.global_max_pool2d(_image(t)),
+}
+_DENSE: dict[str, Call] = {
+    "linear": lambda t: ln.linear(_matrix(t), _matrix(t), np.ones(2, t)),
+    "linear_backward": lambda t: ln.linear_backward(*[_matrix(t)] * 3),
+}
+_TARGETS = (np.zeros(2, np.int64), None)  # class indices; None: probabilities of the logits' dtype
+
+
+def _loss(op: str) -> Call:
+    def call(t: Any) -> None:
+        for target in _TARGETS:
+            getattr(ln, op)(_matrix(t), _matrix(t) / 2 if target is None else target)
+
+    return call
+
+
+_LOSS: dict[str, Call] = {
+    "softmax": lambda t: ln.softmax(_matrix(t)),
+    "log_softmax": lambda t: ln.log_softmax(_matrix(t)),
+    "cross_entropy": _loss("cross_entropy"),
+    "cross_entropy_backward": _loss("cross_entropy_backward"),
+}
+_GATES: dict[str, Call] = {"gate_forward": lambda t: ln.gate_forward("xor", *[np.ones(1, t)] * 2)}
+
+ROWS: dict[str, dict[str, Call]] = {
+    "activation": _ACTIVATION,
+    "convolution": _CONVOLUTION,
+    "pooling": _POOLING,
+    "dense": _DENSE,
+    "loss": _LOSS,
+    "gates": _GATES,
+}
+
+
+def select(names: Iterable[str]) -> dict[str, Call]:
+    """The ops that names of ops or rows stand for; all of them for no name.
+
+    Raises
+    ------
+    ValueError
+        A name is neither; the message has the nearest ones.
+    """
+    every = {op: call for row in ROWS.values() for op, call in row.items()}
+    chosen: dict[str, Call] = {}
+    for name in names:
+        if name in ROWS:
+            chosen |= ROWS[name]
+        elif name in every:
+            chosen[name] = every[name]
+        else:
+            near = difflib.get_close_matches(name, [*ROWS, *every], n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+            rows = ", ".join(ROWS)
+            raise ValueError(
+                f"warmup: op is {name!r}; {hint or 'accepted: op names'}; rows: {rows}"
+            )
+    return chosen or every
+
+
+def warm_up(ops: dict[str, Call], dtypes: Sequence[str]) -> None:
+    """Compile each op for each dtype on the Numba backend, with a progress bar."""
+    tasks = {f"{op} {dtype}": (op, dtype) for op in ops for dtype in dtypes}
+    with backend.use_backend("numba"):
+        for task in terminal.progress(list(tasks), "warmup"):
+            op, dtype = tasks[task]
+            ops[op](np.dtype(dtype))
