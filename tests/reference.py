@@ -13,6 +13,15 @@ import operator
 import types
 
 import numpy as np
+from reference_optimizer import (  # noqa: F401
+    adagrad_step,
+    adam_step,
+    adamw_step,
+    descend,
+    lion_step,
+    rmsprop_step,
+    sgd_step,
+)
 
 
 def _f64(array):
@@ -109,15 +118,14 @@ def sigmoid_backward(dy, x):
 
 
 def relu_backward(dy, x):
-    """Return dy where x > 0, else 0 (at 0 too); NaN where x is NaN."""
-    x = _f64(x)
-    return np.where(np.isnan(x), x, np.where(x > 0, _f64(dy), 0.0))
+    """Return 0 where x <= 0, else dy (PyTorch's rule: dy where x is NaN)."""
+    return np.where(_f64(x) <= 0, 0.0, _f64(dy))
 
 
 def leaky_relu_backward(dy, x, negative_slope=0.01):
-    """Return dy where x > 0, else negative_slope * dy (at 0 too); NaN where x is NaN."""
-    dy, x = _f64(dy), _f64(x)
-    return np.where(np.isnan(x), x, np.where(x > 0, dy, negative_slope * dy))
+    """Return dy where x > 0, else negative_slope * dy (PyTorch's rule, also where x is NaN)."""
+    dy = _f64(dy)
+    return np.where(_f64(x) > 0, dy, negative_slope * dy)
 
 
 def tanh_backward(dy, x):
@@ -389,33 +397,35 @@ def softmax(x, axis=-1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def _target_rows(shape, target, ignore_index):
-    """Return (target as probability rows, which rows count); integer targets are classes."""
-    target = np.asarray(target)
+def _class_rows(logits, target, ignore_index):
+    """Return (logits, target probabilities, which rows count, is by class), rows of classes."""
+    logits, target = _f64(logits), np.asarray(target)
+    axis = min(logits.ndim - 1, 1)
+    rows = np.moveaxis(logits, axis, -1).reshape(-1, logits.shape[axis])
     if target.dtype.kind == "f":
-        return target.astype(np.float64).reshape(shape), np.ones(shape[0], dtype=bool)
-    labels = target.reshape(shape[0])
+        shares = np.moveaxis(target.astype(np.float64), axis, -1).reshape(rows.shape)
+        return rows, shares, np.ones(len(rows), dtype=bool), False
+    labels = target.reshape(len(rows))
     counts = labels != ignore_index
-    if np.any(counts & ((labels < 0) | (labels >= shape[1]))):
+    if np.any(counts & ((labels < 0) | (labels >= rows.shape[1]))):
         raise ValueError("cross_entropy: a class index is out of range")
-    rows = (labels[:, None] == np.arange(shape[1])) & counts[:, None]
-    return rows.astype(np.float64), counts
+    hot = (labels[:, None] == np.arange(rows.shape[1])) & counts[:, None]
+    return rows, hot.astype(np.float64), counts, True
 
 
 def cross_entropy(logits, target, *, reduction="mean", label_smoothing=0.0, ignore_index=-100):
     """Return -sum(y log softmax(logits)) per row, or its sum or mean over rows that count."""
-    single, logits = np.ndim(logits) == 1, np.atleast_2d(_f64(logits))
-    rows, counts = _target_rows(logits.shape, target, ignore_index)
-    logp = log_softmax(logits)
-    terms = rows * logp
-    if np.asarray(target).dtype.kind != "f":  # a class that is not the target adds no 0 * -inf
-        terms = np.where(rows > 0, logp, 0.0)
+    rows, y, counts, by_class = _class_rows(logits, target, ignore_index)
+    logp = log_softmax(rows)
+    # A class that is not the target adds no 0 * -inf.
+    terms = np.where(y > 0, logp, 0.0) if by_class else y * logp
     loss = -(1.0 - label_smoothing) * terms.sum(axis=1)
     if label_smoothing > 0:
         loss = loss - label_smoothing * logp.mean(axis=1)
     loss = np.where(counts, loss, 0.0)
     if reduction == "none":
-        return loss[0] if single else loss
+        shape = np.shape(logits)
+        return loss.reshape(shape[:-1] if len(shape) == 1 else (shape[0], *shape[2:]))
     return loss.sum() / {"mean": np.float64(counts.sum()), "sum": 1.0}[reduction]
 
 
@@ -423,150 +433,13 @@ def cross_entropy_backward(
     logits, target, *, reduction="mean", label_smoothing=0.0, ignore_index=-100
 ):
     """Return the gradient by logits of cross_entropy; "none" gives each row's own, as "sum"."""
-    shape, logits = np.shape(logits), np.atleast_2d(_f64(logits))
-    rows, counts = _target_rows(logits.shape, target, ignore_index)
-    y = (1.0 - label_smoothing) * rows + label_smoothing / logits.shape[1]
-    grad = np.where(counts[:, None], softmax(logits) * y.sum(axis=1, keepdims=True) - y, 0.0)
+    rows, y, counts, _ = _class_rows(logits, target, ignore_index)
+    y = (1.0 - label_smoothing) * y + label_smoothing / rows.shape[1]
+    grad = np.where(counts[:, None], softmax(rows) * y.sum(axis=1, keepdims=True) - y, 0.0)
     count = {"mean": max(counts.sum(), 1), "sum": 1, "none": 1}[reduction]
-    return (grad / count).reshape(shape)
-
-
-# Optimizers ----------------------------------------------------------------------------------
-# Each takes parameter, gradient and state, and returns the new parameter and state in that order.
-# A state of None is the state before the first step. `step` counts from 1.
-
-
-def _state(array, like):
-    """Return the array as float64, or zeros for None."""
-    return np.zeros_like(like) if array is None else _f64(array)
-
-
-def sgd_step(
-    param, grad, momentum_buffer=None, *, lr, momentum=0.0, dampening=0.0,
-    weight_decay=0.0, nesterov=False, step=None
-):  # fmt: skip
-    """Return (param, momentum_buffer); at step 1 or without a buffer the buffer is the gradient."""
-    param = _f64(param)
-    g = _f64(grad) + weight_decay * param
-    if momentum == 0:
-        return param - lr * g, momentum_buffer
-    if momentum_buffer is None or step == 1:
-        buffer = g.copy()
-    else:
-        buffer = momentum * _f64(momentum_buffer) + (1.0 - dampening) * g
-    return param - lr * (g + momentum * buffer if nesterov else buffer), buffer
-
-
-def adam_step(
-    param, grad, m=None, v=None, max_v=None, *, step, lr=1e-3, betas=(0.9, 0.999),
-    eps=1e-8, weight_decay=0.0, amsgrad=False
-):  # fmt: skip
-    """Return (param, m, v, max_v); max_v changes only with amsgrad."""
-    param = _f64(param)
-    g = _f64(grad) + weight_decay * param
-    m = betas[0] * _state(m, param) + (1.0 - betas[0]) * g
-    v = betas[1] * _state(v, param) + (1.0 - betas[1]) * g * g
-    if amsgrad:
-        max_v = np.maximum(_state(max_v, param), v)
-    m_hat = m / (1.0 - betas[0] ** step)
-    v_hat = (max_v if amsgrad else v) / (1.0 - betas[1] ** step)
-    return param - lr * m_hat / (np.sqrt(v_hat) + eps), m, v, max_v
-
-
-def adamw_step(
-    param, grad, m=None, v=None, max_v=None, *, step, lr=1e-3, weight_decay=0.01, **options
-):
-    """Return (param, m, v, max_v): Adam on a parameter first shrunk by 1 - lr * weight_decay."""
-    shrunk = _f64(param) * (1.0 - lr * weight_decay)
-    return adam_step(shrunk, grad, m, v, max_v, step=step, lr=lr, **options)
-
-
-def rmsprop_step(
-    param, grad, square_avg=None, momentum_buffer=None, grad_avg=None, *, lr=0.01,
-    alpha=0.99, eps=1e-8, weight_decay=0.0, momentum=0.0, centered=False
-):  # fmt: skip
-    """Return (param, square_avg, momentum_buffer, grad_avg); unused state comes back as it was."""
-    param = _f64(param)
-    g = _f64(grad) + weight_decay * param
-    square_avg = alpha * _state(square_avg, param) + (1.0 - alpha) * g * g
-    variance = square_avg
-    if centered:
-        grad_avg = alpha * _state(grad_avg, param) + (1.0 - alpha) * g
-        variance = square_avg - grad_avg * grad_avg
-    update = g / (np.sqrt(variance) + eps)
-    if np.any(np.asarray(momentum) > 0):
-        momentum_buffer = update = momentum * _state(momentum_buffer, param) + update
-    return param - lr * update, square_avg, momentum_buffer, grad_avg
-
-
-def adagrad_step(
-    param, grad, state_sum=None, *, step, lr=0.01, lr_decay=0.0, weight_decay=0.0, eps=1e-10
-):
-    """Return (param, state_sum)."""
-    param = _f64(param)
-    g = _f64(grad) + weight_decay * param
-    state_sum = _state(state_sum, param) + g * g
-    return param - lr / (1.0 + (step - 1) * lr_decay) * g / (np.sqrt(state_sum) + eps), state_sum
-
-
-def lion_step(param, grad, m=None, *, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
-    """Return (param, m): a step of fixed length against the sign, decay decoupled."""
-    param, g = _f64(param), _f64(grad)
-    m = _state(m, param)
-    direction = np.sign(betas[0] * m + (1.0 - betas[0]) * g)
-    new = param * (1.0 - lr * weight_decay) - lr * direction
-    return new, betas[1] * m + (1.0 - betas[1]) * g
-
-
-def _momentum_step(x, v, g, lr, b, convention):
-    """Return the next (x, v) of descent with momentum b, g being the slope at x."""
-    if convention == "lookback":  # x first moves by the previous v
-        return x - lr * v, b * v + (1.0 - b) * g
-    v = b * v + ((1.0 - b) * g if convention == "ema" else g)
-    return x - lr * (g + b * v if convention == "nesterov" else v), v
-
-
-def descend(
-    f, df, x0, *, method="gd", lr, steps, momentum=0.0, convention="ema",
-    betas=None, alpha=0.99, eps=None, weight_decay=0.0
-):  # fmt: skip
-    """Return the trajectory (steps+1, ...) from x0 down the slope df; f itself is not needed.
-
-    x0, lr and momentum broadcast. weight_decay is added to the slope, but decoupled in adamw, lion.
-    """
-    x, lr, b = (np.array(a) for a in np.broadcast_arrays(_f64(x0), _f64(lr), _f64(momentum)))
-    coupled = 0.0 if method in ("adamw", "lion") else weight_decay
-    eps = (1e-10 if method == "adagrad" else 1e-8) if eps is None else eps
-    betas = ((0.9, 0.99) if method == "lion" else (0.9, 0.999)) if betas is None else betas
-    convention = "nesterov" if method == "nesterov" else convention
-    if convention not in ("ema", "heavy-ball", "lookback", "nesterov"):
-        raise ValueError(f"descend: convention={convention!r}")
-
-    v, s = np.zeros_like(x), np.zeros_like(x)  # what each method remembers, 0 at the start
-    if method == "momentum" and convention == "lookback":
-        v = _f64(df(x)) + coupled * x
-    trajectory = [x]
-    for step in range(1, steps + 1):
-        g = _f64(df(x)) + coupled * x
-        if method == "gd":
-            x = x - lr * g
-        elif method in ("momentum", "nesterov"):
-            x, v = _momentum_step(x, v, g, lr, b, convention)
-        elif method == "rmsprop":
-            x, s, v, _ = rmsprop_step(x, g, s, v, lr=lr, alpha=alpha, eps=eps, momentum=b)
-        elif method == "adagrad":
-            x, s = adagrad_step(x, g, s, step=step, lr=lr, eps=eps)
-        elif method == "adam":
-            x, v, s, _ = adam_step(x, g, v, s, step=step, lr=lr, betas=betas, eps=eps)
-        elif method == "adamw":
-            options = {"betas": betas, "eps": eps, "weight_decay": weight_decay}
-            x, v, s, _ = adamw_step(x, g, v, s, step=step, lr=lr, **options)
-        elif method == "lion":
-            x, v = lion_step(x, g, v, lr=lr, betas=betas, weight_decay=weight_decay)
-        else:
-            raise ValueError(f"descend: method={method!r}")
-        trajectory.append(x)
-    return np.stack(trajectory)
+    axis, shape = min(np.ndim(logits) - 1, 1), list(np.shape(logits))
+    shape.append(shape.pop(axis))
+    return np.moveaxis((grad / count).reshape(shape), -1, axis)
 
 
 # Gates and measures --------------------------------------------------------------------------

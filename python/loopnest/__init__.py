@@ -1,17 +1,40 @@
 """Neural-network kernels for the CPU that run inside your own loop."""
 
 from loopnest.activation import (
-    exp, exp_backward, gelu, gelu_backward, gelu_derivative, leaky_relu, leaky_relu_backward, relu, relu_backward, sigmoid, sigmoid_backward, silu, silu_backward, tanh, tanh_backward,
+    exp,
+    exp_backward,
+    gelu,
+    gelu_backward,
+    gelu_derivative,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    tanh,
+    tanh_backward,
 )
 from loopnest.backend import available_backends, get_backend, use_backend
 from loopnest.convolution import (
-    conv2d, conv2d_backward, conv2d_output_shape, conv2d_paddings_for,
+    conv2d,
+    conv2d_backward,
+    conv2d_output_shape,
+    conv2d_paddings_for,
 )
 from loopnest.dense import linear, linear_backward
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
 from loopnest.loss import cross_entropy, cross_entropy_backward, log_softmax, softmax
 from loopnest.pooling import (
-    average_filter, avg_pool2d, avg_pool2d_backward, global_avg_pool2d, global_max_pool2d, max_pool2d, max_pool2d_backward,
+    average_filter,
+    avg_pool2d,
+    avg_pool2d_backward,
+    global_avg_pool2d,
+    global_max_pool2d,
+    max_pool2d,
+    max_pool2d_backward,
 )
 from loopnest.threads import get_num_threads, set_num_threads
 

@@ -80,9 +80,7 @@ def _descent_paths() -> Any:
     for ax, part, lr in zip(axes, "ab", (sheet.LR_SMALL, sheet.LR_LARGE), strict=True):
         x = descend(np.float64, 0.0, lr, 3, "plain")
         y = ln.gelu(x)
-        ax.plot(
-            curve, ln.gelu(curve), color=_COLORS[0], lw=1.5, label="GELU(x) = x sigmoid(1.702x)"
-        )
+        ax.plot(curve, ln.gelu(curve), color=_COLORS[0], lw=1.5, label="GELU")
         ax.plot(x, y, "o-", color=_COLORS[2], lw=1.2, ms=5, label="three steps from x = 0")
         ax.plot(MINIMUM, ln.gelu(MINIMUM), "*", color=_COLORS[1], ms=13, label="minimum")
         ax.set(title=f"1({part})  rate {lr:g}", xlabel="x", ylabel="GELU(x)", ylim=(-0.26, 0.12))
@@ -120,11 +118,11 @@ def _long_runs() -> Any:
         # Two pairs run almost on top of each other: dashes let the lower one show.
         dashes = (4, 3) if convention in ("lookback", "nesterov") else (None, None)
         look = {"color": color, "lw": 1.5, "dashes": dashes}
-        left.plot(steps, x, label=f"{name}: {needed:,} steps", **look)
+        left.plot(steps, x, label=f"{name}: {needed:,}", **look)
         right.plot(steps, np.maximum(np.abs(x - MINIMUM), 1e-17), label=name, **look)
     left.axhline(MINIMUM, color="#888888", lw=0.8, ls=":")
     left.set(xlabel="step", ylabel="x", title="1(c)  descent from x = -3, rate 0.1, momentum 0.9")
-    left.legend(title="within 1e-6 of the minimum after", loc="center right", fontsize=9)
+    left.legend(title="steps to within 1e-6", loc="upper left", fontsize=9)
     right.set(xlabel="step", ylabel="|x - minimum|", yscale="log", ylim=(1e-13, 10))
     right.set(title="distance to the minimum at x = -0.75115")
     right.axhline(1e-6, color="#888888", lw=0.8, ls=":")

@@ -28,8 +28,8 @@ def is_none(argument) -> bool:
     """Whether an argument was left out or is None."""
     return (
         argument is None
-        or isinstance(argument, (types.NoneType, types.Omitted))
-        and getattr(argument, "value", None) is None
+        or (isinstance(argument, (types.NoneType, types.Omitted))
+        and getattr(argument, "value", None) is None)
     )
 
 

@@ -30,8 +30,8 @@ def _features(op, x):
 @register_jitable
 def _row_count(x):
     rows = 1
-    for size in x.shape[:-1]:
-        rows *= size
+    for i in range(x.ndim - 1):
+        rows *= x.shape[i]
     return rows
 
 

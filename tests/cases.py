@@ -1,0 +1,301 @@
+"""The one table of cases: each op, with shapes, options, and flop and byte counts.
+
+Tests and benchmarks both read it: an op that is not here does not exist, and one that is
+cannot go untested or unmeasured. `CELLS` name the rows of the project's speed targets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of one op.
+
+    ``inputs(rng, dtype)`` makes the positional arguments; ``terms`` is the number of terms
+    in one output's sum (sets the tolerance); ``flops`` and ``elements`` (read plus written)
+    are what the call must do at the least; ``cell`` names a target row; ``large`` cases are
+    left out of the slower tests.
+    """
+
+    op: str
+    name: str
+    inputs: Callable[[np.random.Generator, np.dtype], tuple]
+    options: dict[str, Any] = field(default_factory=dict)
+    terms: int = 1
+    flops: int = 0
+    elements: int = 0
+    cell: str | None = None
+    large: bool = False
+
+    @property
+    def row(self) -> str:
+        """The op family, which is the name of a file in each room."""
+        return ROW_OF[self.op]
+
+    def arguments(self, dtype: np.dtype, seed: int = 0) -> tuple:
+        """Positional arguments, the same for the same seed."""
+        return self.inputs(np.random.default_rng(seed), np.dtype(dtype))
+
+    def call(self, module: Any, arguments: tuple, **more: Any) -> Any:
+        """Call the op of this name in ``module`` (loopnest, or the reference)."""
+        return getattr(module, self.op)(*arguments, **self.options, **more)
+
+    def bytes(self, dtype: np.dtype) -> int:
+        """Bytes that must move."""
+        return self.elements * np.dtype(dtype).itemsize
+
+    def __str__(self) -> str:
+        return f"{self.op}-{self.name}"
+
+
+def normal(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator, np.dtype], tuple]:
+    """Maker of standard normal arrays."""
+    return lambda rng, dtype: tuple(rng.standard_normal(s).astype(dtype) for s in shapes)
+
+
+# ---- element-wise ----
+
+PLAIN = ("exp", "sigmoid", "tanh", "relu", "silu")
+GELU_FORMS = ("sigmoid", "tanh", "none")
+SIZES = ((1,), (15,), (16,), (17,), (63,), (1025,), (3, 5, 7), (0,), (2, 0))
+
+
+def _elementwise() -> Iterator[Case]:
+    ops: list[tuple[str, dict[str, Any]]] = [(op, {}) for op in PLAIN]
+    ops += [("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.25})]
+    ops += [("gelu", {"approximate": form}) for form in GELU_FORMS]
+    derivatives = [("gelu_derivative", {"approximate": form}) for form in GELU_FORMS]
+    for op, options in ops + derivatives:
+        for shape in SIZES:
+            yield _unary(op, options, shape)
+    for op, options in ops:
+        for shape in SIZES:
+            yield _unary(op + "_backward", options, shape, count=2)
+    for op, options in ((op, options) for op, options in ops if op in ("gelu", "silu", "exp")):
+        for size in (16_384, 1_000_000):
+            yield _unary(op, options, (size,), large=True, cell="gelu, forward")
+    yield _unary("gelu_backward", {}, (1_000_000,), count=2, large=True, cell="gelu, backward")
+
+
+def _unary(op, options, shape, count=1, **more) -> Case:
+    size = math.prod(shape)
+    form = "-".join(str(v) for v in options.values())
+    name = "x".join(map(str, shape)) + (f"-{form}" if form else "")
+    scaled = lambda rng, dtype: tuple(  # noqa: E731
+        (4 * rng.standard_normal(shape)).astype(dtype) for _ in range(count)
+    )
+    return Case(op, name, scaled, options, flops=size, elements=size * (count + 1), **more)
+
+
+# ---- convolution ----
+
+
+def conv(name, x, weight, cell=None, large=False, bias=True, **options) -> Iterator[Case]:
+    """A forward case, and the backward one of the same shapes."""
+    import reference
+
+    n, k, (_, group_channels, r, s) = x[0], weight[0], weight
+    size = {key: options[key] for key in ("stride", "padding", "dilation") if key in options}
+    oh, ow = reference.conv2d_output_shape(x[2:], weight[2:], **size)
+    y, taps = (n, k, oh, ow), group_channels * r * s
+    flops, elements = 2 * math.prod(y) * taps, math.prod(x) + math.prod(weight) + math.prod(y)
+    arrays = normal(x, weight, (k,)) if bias else normal(x, weight)
+    yield Case("conv2d", name, arrays, options, taps, flops, elements, cell, large)
+    plain = {key: value for key, value in options.items() if key != "activation"}
+    terms = max(math.prod(weight) // group_channels, n * oh * ow)
+    yield Case(
+        "conv2d_backward", name, normal(y, x, weight), plain, terms, 2 * flops, 2 * elements,
+        f"{cell} backward" if cell else None, large,
+    )  # fmt: skip
+
+
+def _convolutions() -> Iterator[Case]:
+    yield from conv("seed", (1, 1, 4, 4), (1, 1, 3, 3), "seed", padding=1)
+    yield from conv("lenet1", (32, 1, 28, 28), (6, 1, 5, 5), "lenet1", padding=2)
+    yield from conv("lenet2", (32, 6, 14, 14), (16, 6, 5, 5), "lenet2")
+    for size in (3, 5, 7):
+        yield from conv(
+            f"image{size}", (1, 1, 1080, 1920), (1, 1, size, size), "image", True, padding="same"
+        )
+    yield from conv("stem", (1, 3, 224, 224), (64, 3, 7, 7), "stem", True, stride=2, padding=3)
+    for c, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
+        yield from conv(
+            f"r{size}", (1, c, size, size), (c, c, 3, 3), f"r{size}", True, padding=1
+        )
+    yield from conv("down", (1, 128, 56, 56), (128, 128, 3, 3), "down", True, stride=2, padding=1)
+    yield from conv("vgg3", (1, 3, 224, 224), (64, 3, 3, 3), "vgg", True, padding=1)
+    yield from conv("pw-narrow", (1, 256, 56, 56), (64, 256, 1, 1), "pw", True)
+    yield from conv("pw-wide", (1, 64, 56, 56), (256, 64, 1, 1), "pw", True)
+    yield from conv("dw", (1, 128, 56, 56), (128, 1, 3, 3), "dw", True, padding=1, groups=128)
+    # Tails around vector and tile widths, odd options.
+    for width in (1, 2, 7, 8, 15, 16, 17, 31, 33):
+        yield from conv(f"width{width}", (1, 2, 3, width), (3, 2, 2, 1), padding=(1, 0))
+    for channels in (1, 3, 5, 17):
+        yield from conv(f"channels{channels}", (2, channels, 6, 5), (channels + 2, channels, 3, 3))
+    yield from conv("stride", (2, 3, 11, 13), (4, 3, 3, 2), stride=(2, 3), padding=(1, 1))
+    yield from conv("stride-gap", (1, 2, 9, 9), (2, 2, 2, 2), stride=4)
+    yield from conv("dilation", (1, 2, 12, 11), (3, 2, 3, 3), dilation=(2, 3), padding=2)
+    yield from conv("groups", (2, 6, 5, 7), (4, 3, 3, 3), groups=2, padding=1)
+    yield from conv("asymmetric", (1, 2, 5, 6), (3, 2, 3, 4), padding=((2, 0), (1, 3)), stride=2)
+    yield from conv("same-even", (1, 1, 6, 7), (2, 1, 4, 2), padding="same", dilation=(1, 2))
+    yield from conv("wide-padding", (1, 1, 2, 3), (1, 1, 2, 2), padding=5, stride=3)
+    yield from conv("whole", (2, 3, 4, 5), (2, 3, 4, 5), padding="valid", bias=False)
+    yield from conv("one", (1, 1, 1, 1), (1, 1, 1, 1))
+    yield from conv("no-images", (0, 2, 4, 4), (3, 2, 3, 3))
+    for activation in ("relu", "leaky_relu", "gelu", "sigmoid", "tanh", "silu", "exp"):
+        yield next(conv(activation, (1, 2, 5, 5), (3, 2, 3, 3), activation=activation))
+
+
+# ---- pooling ----
+
+
+def pool(name, x, kernel_size, stride=None, padding=0, **more) -> Iterator[Case]:
+    """Average and maximum, forward and backward, of the same window."""
+    import reference
+
+    cell, large = more.pop("cell", None), more.pop("large", False)
+    dilation, ceil_mode = more.pop("dilation", 1), more.get("ceil_mode", False)
+    window = {"kernel_size": kernel_size, "stride": stride, "padding": padding}
+    oh, ow = reference.pool2d_output_shape(x[2:], **window, dilation=dilation, ceil_mode=ceil_mode)
+    y = (*x[:2], oh, ow)
+    area = kernel_size**2 if isinstance(kernel_size, int) else math.prod(kernel_size)
+    counts = {
+        "terms": area, "flops": math.prod(y) * area, "elements": math.prod(x) + math.prod(y),
+        "large": large,
+    }  # fmt: skip
+    back = f"{cell} backward" if cell else None
+    if dilation == 1:
+        average = {**window, **more}
+        yield Case("avg_pool2d", name, normal(x), average, cell=cell, **counts)
+        yield Case("avg_pool2d_backward", name, normal(y, x), average, cell=back, **counts)
+    maximum = {**window, "dilation": dilation, "ceil_mode": ceil_mode}
+    indexed = {**maximum, "return_indices": True}
+    yield Case("max_pool2d", name, _tied(x), maximum, cell=cell, **counts)
+    yield Case("max_pool2d", f"{name}-indices", _tied(x), indexed, cell=cell, **counts)
+
+    def with_indices(rng, dtype):
+        (values,) = _tied(x)(rng, dtype)
+        _, indices = reference.max_pool2d(values, **indexed)
+        return rng.standard_normal(y).astype(dtype), values, indices
+
+    yield Case("max_pool2d_backward", name, with_indices, maximum, cell=back, **counts)
+
+
+def _tied(shape):
+    """Small whole numbers, so that windows hold equal values."""
+    return lambda rng, dtype: (rng.integers(-3, 4, shape).astype(dtype),)
+
+
+def _pools() -> Iterator[Case]:
+    big = (4, 64, 112, 112)
+    yield from pool("2x2", big, 2, cell="avg 2x2/2", large=True)
+    yield from pool("3x3s2", big, 3, 2, 1, cell="max 3x3/2", large=True)
+    yield from pool("3x3s1", (4, 64, 56, 56), 3, 1, 1, cell="max 3x3/1", large=True)
+    yield from pool("5x5s1", (4, 64, 56, 56), 5, 1, 2, cell="max 5x5/1", large=True)
+    for width in (3, 4, 15, 16, 17, 33):
+        yield from pool(f"width{width}", (2, 1, 5, width), 2, 1)
+    yield from pool("oblong", (1, 3, 9, 8), (3, 2), (2, 1), (1, 1))
+    yield from pool("ceil", (2, 2, 7, 6), 3, 2, 1, ceil_mode=True)
+    yield from pool("ceil-exclude", (1, 1, 5, 5), 2, 2, 1, ceil_mode=True, count_include_pad=False)
+    # PyTorch issue 183528: ceil_mode with padding counts only what lies in the padded input.
+    yield from pool("issue183528", (1, 1, 6, 6), 3, 2, 1, ceil_mode=True, count_include_pad=True)
+    yield from pool("divisor", (1, 2, 6, 6), 3, 3, divisor_override=7)
+    yield from pool("gap", (1, 1, 9, 10), 2, 4)
+    yield from pool("dilated", (1, 2, 9, 8), 3, 2, 1, dilation=2)
+    yield from pool("whole", (2, 2, 3, 4), (3, 4))
+    yield from pool("no-images", (0, 2, 4, 4), 2)
+    for op in ("global_avg_pool2d", "global_max_pool2d"):
+        for shape in ((1, 1, 1, 1), (2, 3, 4, 4), (2, 1, 7, 9), (1, 4, 33, 31)):
+            name, size = "x".join(map(str, shape)), math.prod(shape)
+            yield Case(op, name, normal(shape), terms=shape[2] * shape[3], elements=size)
+
+
+# ---- dense and loss ----
+
+
+def dense(name, x, outputs, cell=None, large=False, **options) -> Iterator[Case]:
+    """A forward case, and the backward one of the same shapes."""
+    rows, inputs = math.prod(x[:-1]), x[-1]
+    y, weight = (*x[:-1], outputs), (inputs, outputs)
+    flops, elements = 2 * rows * inputs * outputs, rows * (inputs + outputs) + inputs * outputs
+    arrays = normal(x, weight, (outputs,))
+    yield Case("linear", name, arrays, options, inputs, flops, elements, cell, large)
+    terms = max(rows, outputs)
+    arrays = normal(y, x, weight)
+    yield Case("linear_backward", name, arrays, {}, terms, 2 * flops, 2 * elements, cell, large)
+
+
+def _denses() -> Iterator[Case]:
+    yield from dense("64x784x512", (64, 784), 512, "linear + gelu", True, activation="gelu")
+    yield from dense("1x64x64", (1, 64), 64, "linear + gelu", activation="gelu")
+    for outputs in (1, 2, 15, 16, 17, 33):
+        yield from dense(f"outputs{outputs}", (3, 5), outputs)
+    yield from dense("vector", (7,), 4)
+    yield from dense("deep", (2, 3, 9), 5, activation="relu")
+    yield from dense("no-rows", (0, 4), 3)
+    yield from dense("one", (1, 1), 1)
+
+
+def _losses() -> Iterator[Case]:
+    shapes = ((1, 1), (3, 2), (5, 10), (2, 15), (2, 16), (2, 17), (4, 100), (7,), (2, 3, 4))
+    for shape in shapes:
+        name, size = "x".join(map(str, shape)), math.prod(shape)
+        for op in ("softmax", "log_softmax"):
+            yield Case(op, name, normal(shape), {"axis": -1}, 16, 5 * size, 2 * size)
+        yield from _entropies(name, shape, {})
+    for op in ("softmax", "log_softmax"):
+        yield Case(op, "axis0", normal((4, 5)), {"axis": 0}, 16, 100, 40)
+        yield Case(op, "axis1", normal((2, 3, 4)), {"axis": 1}, 16, 120, 48)
+    for reduction in ("sum", "none"):
+        yield from _entropies(f"5x4-{reduction}", (5, 4), {"reduction": reduction})
+    yield from _entropies("5x4-smooth", (5, 4), {"label_smoothing": 0.125})
+    for rows, classes in ((4096, 1000), (8192, 128), (65536, 10)):
+        cell = f"softmax+CE {rows}x{classes}"
+        yield from _entropies(f"{rows}x{classes}", (rows, classes), {}, cell, True)
+
+
+def _entropies(name, shape, options, cell=None, large=False) -> Iterator[Case]:
+    classes = shape[0] if len(shape) == 1 else shape[1]
+    rows = () if len(shape) == 1 else (shape[0], *shape[2:])
+    size = math.prod(shape)
+
+    def indices(rng, dtype):
+        return rng.standard_normal(shape).astype(dtype), rng.integers(0, classes, rows)
+
+    def shares(rng, dtype):
+        return rng.standard_normal(shape).astype(dtype), rng.random(shape).astype(dtype)
+
+    for op in ("cross_entropy", "cross_entropy_backward"):
+        for kind, arrays in (("indices", indices), ("shares", shares)):
+            yield Case(
+                op, f"{name}-{kind}", arrays, options, 64, 6 * size, 2 * size, cell, large
+            )  # fmt: skip
+
+
+ROW_OF = {
+    **dict.fromkeys((*PLAIN, "leaky_relu", "gelu", "gelu_derivative"), "activation"),
+    **{f"{op}_backward": "activation" for op in (*PLAIN, "leaky_relu", "gelu")},
+    **dict.fromkeys(("conv2d", "conv2d_backward"), "convolution"),
+    **dict.fromkeys(("avg_pool2d", "avg_pool2d_backward"), "pooling"),
+    **dict.fromkeys(("max_pool2d", "max_pool2d_backward"), "pooling"),
+    **dict.fromkeys(("global_avg_pool2d", "global_max_pool2d"), "pooling"),
+    **dict.fromkeys(("linear", "linear_backward"), "dense"),
+    **dict.fromkeys(("softmax", "log_softmax", "cross_entropy", "cross_entropy_backward"), "loss"),
+}
+
+CASES = [*_elementwise(), *_convolutions(), *_pools(), *_denses(), *_losses()]
+SMALL = [case for case in CASES if not case.large]
+
+
+def tolerance(case: Case, dtype: np.dtype) -> float:
+    """Allowed error on inputs of size 1: each of the case's terms may round once."""
+    return 8 * float(np.finfo(dtype).eps) * max(case.terms, 4)
