@@ -91,25 +91,31 @@ def _same_bits(results: dict[str, dict[str, np.ndarray]], quantity: str) -> bool
     return len(bits) == 1
 
 
-def _close(value: float, expected: float, problem: Problem, quantity: str) -> bool:
-    tolerance = problem.tolerances.get(quantity, problem.tolerance * max(abs(expected), 0.01))
+def _close(value: float, expected: float, problem: Problem, quantity: str, single: bool) -> bool:
+    if single:
+        tolerance = problem.tolerance32 * max(abs(expected), 1.0)
+    else:
+        tolerance = problem.tolerances.get(quantity, problem.tolerance * max(abs(expected), 0.01))
     return value == expected or abs(value - expected) <= tolerance
 
 
-def _mistakes(problem: Problem, quantity: str, expected: Any, values: dict[str, Any]) -> list[str]:
+def _mistakes(
+    problem: Problem, quantity: str, expected: Any, values: dict[str, Any], single: bool
+) -> list[str]:
     """Each backend that differs from plain Python, in words."""
     found = []
     for name, given in values.items():
+        who = _NAMES[name] + " in float32" * single
         if len(given) != len(expected):
-            found.append(f"{_NAMES[name]} gives {len(given)} numbers instead of {len(expected)}")
+            found.append(f"{who} gives {len(given)} numbers instead of {len(expected)}")
             continue
         off = [
             f"{v!r} instead of {e!r}"
             for v, e in zip(given, expected, strict=True)
-            if not _close(v, e, problem, quantity)
+            if not _close(v, e, problem, quantity, single)
         ]
         if off:
-            found.append(f"{_NAMES[name]} has {', '.join(off)}")
+            found.append(f"{who} has {', '.join(off)}")
     return found
 
 
@@ -144,10 +150,18 @@ def _judge(problem: str, quantity: str, printed: tuple[str, ...], values: Any) -
     return (SHEET, "sheet: " + "; ".join(reasons)) if reasons else (AGREES, "agrees")
 
 
-def _row(problem: Problem, quantity: str, expected: Any, results: Any, bits_equal: bool) -> Row:
+def _floats(results: dict[str, dict[str, np.ndarray]], quantity: str) -> dict[str, tuple]:
+    return {name: tuple(map(float, found.get(quantity, ()))) for name, found in results.items()}
+
+
+def _row(problem: Problem, quantity: str, expected: Any, wide: Any, narrow: Any) -> Row:
+    """Judge a quantity from all backends' results in float64 and in float32."""
     printed = tuple(sheet.PRINTED.get(problem.key, {}).get(quantity, "").split())
-    values = {name: tuple(map(float, found.get(quantity, ()))) for name, found in results.items()}
-    wrong = _mistakes(problem, quantity, expected, values)
+    values = _floats(wide, quantity)
+    wrong = _mistakes(problem, quantity, expected, values, single=False)
+    if any(quantity in found for found in narrow.values()):
+        wrong += _mistakes(problem, quantity, expected, _floats(narrow, quantity), single=True)
+    bits_equal = _same_bits(wide, quantity) and _same_bits(narrow, quantity)
     if not bits_equal:
         wrong.append("the backends differ in bits")
     if wrong:
@@ -166,8 +180,7 @@ def _solve(problem: Problem, report: Report) -> Table:
     rows = []
     wanted = {name: tuple(map(float, v)) for name, v in _flat(problem.expected()).items()}
     for quantity, expected in wanted.items():
-        equal = _same_bits(wide, quantity) and _same_bits(narrow, quantity)
-        rows.append(_row(problem, quantity, expected, wide, equal))
+        rows.append(_row(problem, quantity, expected, wide, narrow))
         for results in (wide, narrow):
             if len(results) > 1:
                 report.compared += next(iter(results.values())).get(quantity, np.empty(0)).size

@@ -139,6 +139,11 @@ REMARKS: dict[str, tuple[str, ...]] = {
         "The sheet concludes that both perform the same: true of three steps on a plateau. The "
         "next table has 20,000.",
     ),
+    "1c long": (
+        "All end in the minimum, but not alike: heavy-ball and nesterov add up slopes, up to ten "
+        "at momentum 0.9, and need less than half the steps of plain descent; ema and lookback "
+        "average slopes and gain about an eighth.",
+    ),
     "3": (
         "The sheet has formulas only: the instance is ours, checked against plain Python and "
         "central differences.",
