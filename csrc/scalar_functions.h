@@ -246,7 +246,7 @@ static inline real F(gelu_tanh_derivative)(real x)
     return F(sigmoid_slope)(hi, lo, f * FMA(F(tanh_c3x3), f * f, F(tanh_c1_hi)));
 }
 
-/* x Phi(x), from the tail Phi(-|x|) */
+/* x Phi(x), from the tail Phi(-|x|), near 0 from Phi(x) - 1/2 */
 static inline real F(gelu_erf)(real x)
 {
     real a = F(absolute)(x) > F(gelu_erf_end) ? F(gelu_erf_end) : F(absolute)(x);
@@ -256,6 +256,7 @@ static inline real F(gelu_erf)(real x)
     real m = F(mills)(a);
     real tail = a * FMA(m, t, m) * s1 * s2;
     real y = x > 0 ? x - tail : -tail;
+    y = a < (real)0.5 ? x * FMA(x, HORNER(h, phi_small), (real)0.5) : y;
     return x == 0 ? x : y;
 }
 
