@@ -58,8 +58,11 @@ def kernel(function):
 
 
 def scalar(function):
-    """Compile a function of numbers; LLVM inlines it into the kernels that call it."""
-    return njit(**OPTIONS)(function)
+    """Compile a function of numbers, inlined into the kernels that call it.
+
+    Forced: a loop around a call is not vectorised, and LLVM leaves long functions as calls.
+    """
+    return njit(**OPTIONS, forceinline=True)(function)
 
 
 def by_dtype(float32, float64):
@@ -74,5 +77,5 @@ def by_dtype(float32, float64):
     def pick(*args):
         return (float32 if args[0] == types.float32 else float64).py_func
 
-    overload(name, strict=False, jit_options=OPTIONS)(pick)
+    overload(name, strict=False, jit_options={**OPTIONS, "forceinline": True})(pick)
     return name

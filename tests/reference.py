@@ -183,6 +183,35 @@ def conv2d_output_shape(input_hw, kernel_hw, stride=1, padding=0, dilation=1):
     return tuple(shape)
 
 
+def conv2d_paddings_for(
+    input_hw, output_hw, kernel_hw, *, stride=range(1, 5), dilation=1, max_padding=None
+):
+    """Return every (stride, padding) that reaches output_hw, symmetric first, by trying them all.
+
+    Both are in the simplest form that conv2d takes. max_padding is by default the (dilated) kernel's reach.
+    """
+    symmetric, asymmetric = [], []
+    for pair in map(_pair, [stride] if isinstance(stride, (int, tuple)) else stride):
+        sides = []
+        for axis in (0, 1):
+            reach = _pair(dilation)[axis] * (_pair(kernel_hw)[axis] - 1) + 1
+            most = reach if max_padding is None else max_padding
+            sides.append([])
+            for before, after in np.ndindex(most + 1, most + 1):
+                last = _pair(input_hw)[axis] + before + after - reach
+                if len(range(0, last + 1, pair[axis])) == _pair(output_hw)[axis]:  # window starts
+                    sides[axis].append((before, after))
+        steps = pair[0] if pair[0] == pair[1] else pair
+        for rows in sides[0]:
+            for columns in sides[1]:
+                if rows[0] != rows[1] or columns[0] != columns[1]:
+                    asymmetric.append((steps, (rows, columns)))
+                else:
+                    both = rows[0] if rows == columns else (rows[0], columns[0])
+                    symmetric.append((steps, both))
+    return symmetric + asymmetric
+
+
 def _pad(x, pads, value=0.0):
     """Return x with its last two axes padded by ((top, bottom), (left, right))."""
     return np.pad(x, ((0, 0), (0, 0), *pads), constant_values=value)
