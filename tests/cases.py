@@ -128,9 +128,7 @@ def _convolutions() -> Iterator[Case]:
         )
     yield from conv("stem", (1, 3, 224, 224), (64, 3, 7, 7), "stem", True, stride=2, padding=3)
     for c, size in ((64, 56), (128, 28), (256, 14), (512, 7)):
-        yield from conv(
-            f"r{size}", (1, c, size, size), (c, c, 3, 3), f"r{size}", True, padding=1
-        )
+        yield from conv(f"r{size}", (1, c, size, size), (c, c, 3, 3), f"r{size}", True, padding=1)
     yield from conv("down", (1, 128, 56, 56), (128, 128, 3, 3), "down", True, stride=2, padding=1)
     yield from conv("vgg3", (1, 3, 224, 224), (64, 3, 3, 3), "vgg", True, padding=1)
     yield from conv("pw-narrow", (1, 256, 56, 56), (64, 256, 1, 1), "pw", True)

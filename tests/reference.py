@@ -408,7 +408,8 @@ def linear(x, weight, bias=None, *, activation=None):
 def linear_backward(dy, x, weight):
     """Return (dx, dweight, dbias) of linear without activation."""
     dy, x, weight = _f64(dy), _f64(x), _f64(weight)
-    rows_in, rows_out = x.reshape(-1, weight.shape[0]), dy.reshape(-1, weight.shape[1])
+    rows = int(np.prod(x.shape[:-1]))
+    rows_in, rows_out = x.reshape(rows, weight.shape[0]), dy.reshape(rows, weight.shape[1])
     return dy @ weight.T, rows_in.T @ rows_out, rows_out.sum(axis=0)
 
 

@@ -33,8 +33,9 @@ EXACT = {
     "tanh": mpmath.tanh,
     "silu": lambda x: x * _sigmoid(x),
     "gelu": lambda x: x * _sigmoid(mpmath.mpf("1.702") * x),
-    "gelu_tanh": lambda x: x
-    * _sigmoid(2 * mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3)),
+    "gelu_tanh": lambda x: (
+        x * _sigmoid(2 * mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3))
+    ),
     "gelu_erf": lambda x: x * mpmath.ncdf(x),
 }
 
@@ -119,9 +120,11 @@ def test_worked_values(backend):
 
 
 DERIVATIVES = {
-    "exp": {}, "sigmoid": {}, "tanh": {}, "silu": {}, "gelu": {}, "gelu-tanh": {"approximate": "tanh"},
-    "gelu-none": {"approximate": "none"}, "relu": {}, "leaky_relu": {"negative_slope": 0.2},
-}  # fmt: skip
+    **dict.fromkeys(("exp", "sigmoid", "tanh", "silu", "gelu", "relu"), {}),
+    "gelu-tanh": {"approximate": "tanh"},
+    "gelu-none": {"approximate": "none"},
+    "leaky_relu": {"negative_slope": 0.2},
+}
 
 
 @pytest.mark.parametrize("name", DERIVATIVES)

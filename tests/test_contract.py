@@ -3,6 +3,8 @@
 Right against the float64 reference; the same bits from Numba, C, two threads and @njit.
 """
 
+import os
+
 import numpy as np
 import pytest
 import reference
@@ -46,7 +48,21 @@ def test_threads_do_not_change_the_bits(case, dtype, two_threads):
             assert_same_bits(case.call(ln, arguments), one, name)
 
 
-@pytest.mark.parametrize(("case", "dtype"), variants(SMALL))
+def njit_variants():
+    """All small cases in float32; in float64 one case an op, or all when LOOPNEST_FULL is set.
+
+    Nearly all of this test's time is compilation, once for each op, kind of options and dtype.
+    """
+    full, seen = bool(os.environ.get("LOOPNEST_FULL")), set()
+    for variant in variants(SMALL):
+        case, dtype = variant.values
+        if full or dtype == FLOAT32 or case.op not in seen:
+            if dtype == FLOAT64:
+                seen.add(case.op)
+            yield variant
+
+
+@pytest.mark.parametrize(("case", "dtype"), njit_variants())
 def test_njit_gives_the_same_bits(case, dtype):
     arguments = case.arguments(dtype)
     expected = case.call(ln, arguments)
@@ -81,9 +97,11 @@ def test_special_values_give_the_same_bits(op, dtype):
                 special, len(flat[shift :: max(2, flat.size // 5)][: len(special)])
             )
         arguments = case.arguments(dtype)
-        arguments = tuple(
-            floats.pop(0) if a.dtype == dtype else a for a in arguments
-        ) if floats else arguments
+        arguments = (
+            tuple(floats.pop(0) if a.dtype == dtype else a for a in arguments)
+            if floats
+            else arguments
+        )
         with np.errstate(all="ignore"):
             with ln.use_backend("numba"):
                 expected = case.call(ln, arguments)

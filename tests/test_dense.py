@@ -1,0 +1,84 @@
+"""Dense layers: reference, order of the sum, gradients, bad input."""
+
+import numpy as np
+import pytest
+import reference
+from helpers import assert_close, assert_same_bits, njit_call
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import loopnest as ln
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(0, 5), max_size=2), st.integers(0, 40), st.integers(0, 40), st.integers(0)
+)
+def test_drawn_shapes_against_the_reference(leading, inputs, outputs, seed):
+    rng = np.random.default_rng(seed)
+    x, w = rng.standard_normal((*leading, inputs)), rng.standard_normal((inputs, outputs))
+    b, dy = rng.standard_normal(outputs), rng.standard_normal((*leading, outputs))
+    for name in ("numba", "c"):
+        with ln.use_backend(name):
+            assert_close(ln.linear(x, w, b), reference.linear(x, w, b), 1e-12)
+            expected = reference.linear_backward(dy, x, w)
+            assert_close(ln.linear_backward(dy, x, w), expected, 1e-12)
+
+
+def test_is_the_convolution_of_one_pixel(backend, dtype, rng):
+    x = rng.standard_normal((5, 33)).astype(dtype)
+    w = rng.standard_normal((33, 7)).astype(dtype)
+    b = rng.standard_normal(7).astype(dtype)
+    pixels = ln.conv2d(x[:, :, None, None], w.T[:, :, None, None], b, activation="silu")
+    assert_same_bits(ln.linear(x, w, b, activation="silu"), pixels[:, :, 0, 0])
+
+
+def test_gradients_by_finite_differences(backend, rng):
+    x, w, b = rng.standard_normal((2, 3, 4)), rng.standard_normal((4, 5)), rng.standard_normal(5)
+    dy = rng.standard_normal((2, 3, 5))
+    dx, dw, db = ln.linear_backward(dy, x, w)
+    for actual, function, at in (
+        (dx, lambda v: np.sum(dy * ln.linear(v, w, b)), x),
+        (dw, lambda v: np.sum(dy * ln.linear(x, v, b)), w),
+        (db, lambda v: np.sum(dy * ln.linear(x, w, v)), b),
+    ):
+        np.testing.assert_allclose(actual, reference.numerical_gradient(function, at), atol=1e-7)
+
+
+def test_out(backend, dtype, rng):
+    x, w = rng.standard_normal((3, 4)).astype(dtype), rng.standard_normal((4, 4)).astype(dtype)
+    expected, out = ln.linear(x, w), np.empty((3, 4), dtype)
+    assert ln.linear(x, w, out=out) is out
+    assert_same_bits(out, expected)
+    for overlapping in (x, w[:3]):
+        with pytest.raises(ValueError, match="overlaps"):
+            ln.linear(x, w, out=overlapping)
+
+
+X, W = np.zeros((2, 3)), np.zeros((3, 4))
+BAD = [
+    (ValueError, "x has 4 inputs", lambda: ln.linear(np.zeros((2, 4)), W)),
+    (ValueError, "x has 0 dimensions", lambda: ln.linear(1.0, W)),
+    (ValueError, "weight has 1 dimensions", lambda: ln.linear(X, W[0])),
+    (ValueError, "bias has shape", lambda: ln.linear(X, W, np.zeros(3))),
+    (TypeError, "dtypes", lambda: ln.linear(X, W.astype(np.float32))),
+    (TypeError, "float16", lambda: ln.linear(X, W, np.zeros(4, np.float16))),
+    (ValueError, "activation is 'softmax'", lambda: ln.linear(X, W, activation="softmax")),
+    (ValueError, "out has shape", lambda: ln.linear(X, W, out=np.zeros((4, 2)))),
+    (ValueError, "dy has shape", lambda: ln.linear_backward(X, X, W)),
+    (ValueError, "x has 4 inputs", lambda: ln.linear_backward(X, np.zeros((2, 4)), W)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "message", "call"), BAD)
+def test_bad_input(error, message, call, backend):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "linear" in str(caught.value)
+
+
+def test_bad_input_inside_njit():
+    with pytest.raises(ValueError, match="inputs"):
+        njit_call("linear", (np.zeros((2, 4)), W), {})
+    with pytest.raises(ValueError, match="bias"):
+        njit_call("linear", (X, W, np.zeros(3)), {})

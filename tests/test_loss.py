@@ -1,0 +1,161 @@
+"""Softmax and cross-entropy: SciPy, PyTorch's rules, extremes, gradients, bad input."""
+
+import math
+
+import numpy as np
+import pytest
+import reference
+from helpers import assert_close, assert_same_bits, njit_call
+from scipy import special
+
+import loopnest as ln
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 17), (2, 3, 5), (4, 1), (2, 0), (0, 3)])
+def test_softmax_against_scipy(shape, backend, rng):
+    x = 5 * rng.standard_normal(shape)
+    for axis in range(-len(shape), len(shape)):
+        if x.shape[axis] == 0:
+            assert ln.softmax(x, axis).shape == shape
+            continue
+        np.testing.assert_allclose(ln.softmax(x, axis), special.softmax(x, axis), rtol=1e-13)
+        expected = special.log_softmax(x, axis)
+        np.testing.assert_allclose(ln.log_softmax(x, axis), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_softmax_of_extremes(backend, dtype):
+    big = dtype.type(1e4)
+    x = np.array([[big, -big, 0], [-big, -big, -big], [1, -np.inf, 1]], dtype)
+    assert ln.softmax(x).tolist() == [[1, 0, 0], [dtype.type(1) / 3] * 3, [0.5, 0, 0.5]]
+    assert ln.log_softmax(x)[0].tolist() == [0, -2 * big, -big]
+    hopeless = np.array([[-np.inf] * 3, [np.nan, 0, 1], [np.inf, 0, 1]], dtype)
+    assert np.isnan(ln.softmax(hopeless)[:2]).all() and np.isnan(ln.softmax(hopeless)[2, 0])
+    assert np.isnan(ln.log_softmax(hopeless)[0]).all()
+
+
+def test_softmax_in_place_and_out(backend, dtype, rng):
+    x = rng.standard_normal((4, 5)).astype(dtype)
+    for axis in (0, 1):
+        expected = ln.softmax(x, axis)
+        out = np.empty_like(x)
+        assert ln.softmax(x, axis, out) is out
+        assert_same_bits(out, expected)
+        copy = x.copy()
+        assert_same_bits(ln.softmax(copy, axis, out=copy), expected)
+
+
+def test_row_sum_runs_in_16_lanes(backend, rng):
+    x = rng.standard_normal((1, 40)).astype(np.float32)
+    e = ln.exp(x - x.max())
+    lanes = np.zeros((3, 16), np.float32)
+    lanes.reshape(-1)[:40] = e[0]
+    total = (lanes[0] + lanes[1]) + lanes[2]
+    for half in (8, 4, 2, 1):
+        total = total[:half] + total[half : 2 * half]
+    assert_same_bits(ln.softmax(x), e / total)
+
+
+def test_cross_entropy_by_hand(backend):
+    logits = np.log(np.array([[1.0, 2.0, 5.0], [3.0, 3.0, 2.0]]))
+    target = np.array([2, 0])
+    each = [math.log(8 / 5), math.log(8 / 3)]
+    np.testing.assert_allclose(ln.cross_entropy(logits, target, reduction="none"), each, rtol=1e-14)
+    assert ln.cross_entropy(logits, target) == pytest.approx(sum(each) / 2, rel=1e-14)
+    assert ln.cross_entropy(logits, target, reduction="sum") == pytest.approx(sum(each), rel=1e-14)
+    target[0] = -100
+    assert ln.cross_entropy(logits, target) == pytest.approx(each[1], rel=1e-14)
+    assert ln.cross_entropy(logits, target + 100, ignore_index=100, reduction="none")[1] == 0
+    smooth = ln.cross_entropy(logits[1], 0, label_smoothing=0.3)
+    by_hand = 0.7 * each[1] + 0.1 * (2 * each[1] + math.log(8 / 2))
+    assert smooth == pytest.approx(by_hand, rel=1e-14)
+
+
+def test_gradient_is_softmax_minus_one_hot(backend, dtype, rng):
+    """WORKED_PROBLEMS 3(a): dE/df2 = o - y."""
+    logits, target = rng.standard_normal((5, 7)).astype(dtype), rng.integers(0, 7, 5)
+    o, y = ln.softmax(logits), np.eye(7, dtype=dtype)[target]
+    assert_same_bits(ln.cross_entropy_backward(logits, target, reduction="sum"), o - y)
+    one_hot = ln.cross_entropy_backward(logits, y, reduction="sum")
+    assert_close(one_hot, o - y, 4 * np.finfo(dtype).eps)
+
+
+def test_against_torch_when_there(backend, rng):
+    torch = pytest.importorskip("torch")
+    entropy = torch.nn.functional.cross_entropy
+    for shape in ((6,), (4, 6), (3, 6, 2)):
+        x = 3 * rng.standard_normal(shape)
+        rows = () if len(shape) == 1 else (shape[0], *shape[2:])
+        indices, shares = rng.integers(0, 6, rows), rng.random(shape)
+        if rows:
+            indices.flat[0] = -100
+        for target in (indices, shares):
+            for options in ({}, {"reduction": "sum"}, {"reduction": "none"}):
+                for e in (0.0, 0.1):
+                    leaf = torch.tensor(x, requires_grad=True)
+                    kind = dict(options, label_smoothing=e)
+                    loss = entropy(leaf, torch.tensor(target), **kind)
+                    loss.sum().backward()
+                    assert_close(ln.cross_entropy(x, target, **kind), loss.detach().numpy(), 1e-13)
+                    actual = ln.cross_entropy_backward(x, target, **kind)
+                    assert_close(actual, leaf.grad.numpy(), 1e-13)
+
+
+def test_upstream_gradient(backend, rng):
+    x, t, dy = rng.standard_normal((4, 3)), np.array([0, 1, 2, 1]), rng.standard_normal(4)
+    rows = ln.cross_entropy_backward(x, t, reduction="none")
+    expected = rows * dy[:, None]
+    assert_close(ln.cross_entropy_backward(x, t, reduction="none", dy=dy), expected, 1e-15)
+    assert_close(ln.cross_entropy_backward(x, t, reduction="sum", dy=2.0), 2 * rows, 1e-15)
+
+
+def test_nothing_to_average(backend):
+    empty = np.zeros((0, 3)), np.zeros(0, int)
+    assert math.isnan(ln.cross_entropy(*empty)) and ln.cross_entropy(*empty, reduction="sum") == 0
+    ignored = np.zeros((2, 3)), np.full(2, -100)
+    assert math.isnan(ln.cross_entropy(*ignored))
+    assert not ln.cross_entropy_backward(*ignored).any()
+    assert math.isnan(njit_call("cross_entropy", ignored, {}))
+
+
+def test_backward_by_finite_differences(backend, rng):
+    x, shares = rng.standard_normal((3, 4)), rng.random((3, 4))
+    for target in (np.array([1, 3, 0]), shares):
+        expected = reference.numerical_gradient(
+            lambda v, t=target: ln.cross_entropy(v, t, label_smoothing=0.2), x
+        )
+        actual = ln.cross_entropy_backward(x, target, label_smoothing=0.2)
+        np.testing.assert_allclose(actual, expected, atol=1e-8)
+
+
+X, T = np.zeros((2, 3)), np.zeros(2, int)
+BAD = [
+    (ValueError, "axis is 2", lambda: ln.softmax(X, 2)),
+    (TypeError, "axis is 0.5", lambda: ln.log_softmax(X, 0.5)),
+    (ValueError, "axis is 0", lambda: ln.softmax(np.float64(1), 0)),
+    (ValueError, "target holds class 3", lambda: ln.cross_entropy(X, T + 3)),
+    (ValueError, "target holds class -1", lambda: ln.cross_entropy_backward(X, T - 1)),
+    (ValueError, "target has shape", lambda: ln.cross_entropy(X, T[:1])),
+    (ValueError, "target has shape", lambda: ln.cross_entropy(X, np.zeros((3, 2)))),
+    (TypeError, "dtypes", lambda: ln.cross_entropy(X, np.zeros((2, 3), np.float32))),
+    (ValueError, "reduction is 'avg'", lambda: ln.cross_entropy(X, T, reduction="avg")),
+    (ValueError, "smoothing is 1.5", lambda: ln.cross_entropy(X, T, label_smoothing=1.5)),
+    (ValueError, "smoothing is nan", lambda: ln.cross_entropy(X, T, label_smoothing=math.nan)),
+    (TypeError, "ignore_index is 0.5", lambda: ln.cross_entropy(X, T, ignore_index=0.5)),
+    (ValueError, "at least 1 class", lambda: ln.cross_entropy(np.zeros((2, 0)), T)),
+    (ValueError, "logits has 0 dimensions", lambda: ln.cross_entropy(1.0, 0)),
+    (ValueError, "dy has shape", lambda: ln.cross_entropy_backward(X, T, dy=np.ones(2))),
+    (TypeError, "float16", lambda: ln.softmax(X.astype(np.float16))),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "message", "call"), BAD)
+def test_bad_input(error, message, call, backend):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_bad_input_inside_njit():
+    with pytest.raises(ValueError, match="class out of range"):
+        njit_call("cross_entropy", (X, T + 3), {})
+    with pytest.raises(ValueError, match="axis"):
+        njit_call("softmax", (X,), {"axis": 2})
