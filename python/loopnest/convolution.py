@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -318,7 +319,7 @@ def conv2d(
         if activate is not None:
             activate(y.reshape(-1)[first * ow : last * ow])
 
-    threads.split(piece, n * k * oh, y.size * weight[0].size)
+    threads.split(piece, n * k * oh, y.size * math.prod(weight.shape[1:]))
     return y
 
 
@@ -367,7 +368,7 @@ def conv2d_backward(
     dx, dweight = np.empty(x.shape, dtype), np.empty(weight.shape, dtype)
     dbias = np.empty(k, dtype)
     kernels, options = backend.kernels.convolution, geometry.options
-    work = dy.size * weight[0].size
+    work = dy.size * math.prod(weight.shape[1:])
     threads.split(
         lambda a, b: kernels.conv2d_backward_input(dy, weight, *options, groups, a, b, dx),
         n * channels * height,
