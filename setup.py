@@ -1,11 +1,53 @@
 """Where the folders go in the package, and the C extension; the rest is pyproject.toml."""
 
 import sysconfig
+from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
 # abi3: one wheel serves every CPython from 3.10 on, except free-threaded builds.
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+NO_EXTENSION = """
+*** loopnest is installed WITHOUT its C extension: {error}
+*** Numba alone will compute; use_backend("c") and the C library are not there.
+*** For them, install a C compiler (Debian: apt install gcc) and install loopnest again.
+"""
+
+
+class BuildWithLibrary(build_ext):
+    """Builds the extension, and a static library of the same objects for C programs."""
+
+    def build_extension(self, ext):
+        try:
+            super().build_extension(ext)
+        except (BaseError, CCompilerError) as error:
+            self.warn(NO_EXTENSION.format(error=error))
+            raise  # `optional` of the extension: the install goes on
+        objects = self.compiler.object_filenames(ext.sources[1:], output_dir=self.build_temp)
+        if not all(Path(name).exists() for name in objects):
+            return  # the extension was up to date, and so is the library beside it
+        try:
+            self.compiler.create_static_lib(
+                objects, "loopnest", output_dir=str(Path(self.get_ext_fullpath(ext.name)).parent)
+            )
+        except (BaseError, CCompilerError) as error:
+            self.warn(f"loopnest: no static library for C programs was made: {error}")
+
+    def copy_extensions_to_source(self):
+        """Editable installs: the library goes where the extension goes."""
+        super().copy_extensions_to_source()
+        build_py = self.get_finalized_command("build_py")
+        for ext in self.extensions:
+            inplace, regular = self._get_inplace_equivalent(build_py, ext)
+            library = self.compiler.library_filename("loopnest")
+            if Path(regular).with_name(library).exists():
+                self.copy_file(
+                    str(Path(regular).with_name(library)), str(Path(inplace).with_name(library))
+                )
+
 
 setup(
     packages=[
@@ -21,6 +63,7 @@ setup(
         "loopnest.include": "csrc/include",
     },
     package_data={"loopnest": ["py.typed"], "loopnest.include": ["*.h"]},
+    cmdclass={"build_ext": BuildWithLibrary},
     cffi_modules=["csrc/build.py:ffibuilder"],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},
 )

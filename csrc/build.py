@@ -18,6 +18,7 @@ SOURCES = ["csrc/dispatch.c", "csrc/isa_base.c", "csrc/isa_avx2.c", "csrc/isa_av
 FLAGS = [
     "-std=c11",
     "-O3",
+    "-g0",  # Python's own flags ask for debug tables, three quarters of the file
     "-ffp-contract=off",  # multiply-adds are fused where the source says fma, nowhere else
     "-fno-trapping-math",  # lets gcc vectorise selects
     "-fno-math-errno",  # sqrt and fma become instructions

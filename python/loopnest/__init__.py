@@ -27,6 +27,7 @@ from loopnest.convolution import (
 from loopnest.dense import linear, linear_backward
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
 from loopnest.loss import cross_entropy, cross_entropy_backward, log_softmax, softmax
+from loopnest.paths import get_include, get_library_dir
 from loopnest.pooling import (
     average_filter,
     avg_pool2d,

@@ -55,8 +55,11 @@ def _load(name: str) -> ModuleType:
         return _load_c()
     try:
         return _load_numba()
-    except ImportError:
-        return _load_c()
+    except ImportError as no_numba:
+        try:
+            return _load_c()
+        except ImportError as no_c:
+            raise ImportError(f"loopnest has no backend here. {no_numba}. {no_c}") from no_c
 
 
 def select(name: str, source: str = "use_backend") -> None:

@@ -132,7 +132,8 @@ def integer(op: str, name: str, value: Any, low: int, high: int | None = None) -
     """``value`` as an int within ``[low, high]``; no bool, no float."""
     if type(value) is not int:
         try:
-            value = operator.index(None if isinstance(value, (bool, np.bool_)) else value)
+            given: Any = None if isinstance(value, (bool, np.bool_)) else value
+            value = operator.index(given)
         except TypeError:
             raise TypeError(
                 f"{op}: {name} is {value!r}; accepted: {_integers(low, high)}"

@@ -142,7 +142,7 @@ class Reach(NamedTuple):
         """Whether both sides of each axis are padded alike."""
         if isinstance(self.padding, int) or isinstance(self.padding[0], int):
             return True
-        return all(before == after for before, after in self.padding)  # type: ignore[misc]
+        return all(before == after for before, after in self.padding)
 
 
 def _simplest(stride: Pair, padding: Padding) -> Reach:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest._c import ffi, lib  # type: ignore[import-not-found]
+from loopnest._c import ffi, lib
 
 _from_buffer = ffi.from_buffer
 _CTYPES = {

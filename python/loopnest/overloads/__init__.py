@@ -8,4 +8,4 @@ package does, so the bits are the same; it runs on the caller's thread.
 
 def init() -> None:
     """Register all overloads."""
-    from loopnest.overloads import activation, convolution, dense, gates, loss, pooling  # noqa: F401
+    from loopnest.overloads import activation, convolution, dense, gates, loss, pooling

@@ -1,0 +1,53 @@
+# loopnest: `make help` lists what there is. Nothing but python3, pip and gcc is needed.
+
+PYTHON ?= python3
+PYTEST_WORKERS ?= 2
+
+BIN := .venv/bin
+TOOLS := .venv/.tools
+INSTALLED := .venv/.installed
+SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
+
+.PHONY: all test lint bench wheel-check reproduce clean help
+
+all: reproduce ## set up and compute the worked problems on every backend, with plots
+
+# A virtual environment with everything that building, testing and plotting need.
+$(TOOLS): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "setuptools>=77" "cffi>=1.17"
+	touch $@
+
+# The package, editable; again when the C side changes (Python files need no install).
+$(INSTALLED): $(TOOLS) $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,plots,bench,lint]"
+	@$(BIN)/python -c "import loopnest as ln; print('backends:', *ln.available_backends())"
+	touch $@
+
+reproduce: $(INSTALLED) ## the worked problems: a table each, plots in out/plots
+	$(BIN)/loopnest reproduce --plots out/plots
+
+test: $(INSTALLED) ## all tests, then ruff and mypy
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+lint: $(INSTALLED) ## ruff (rules and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED) ## benchmarks over the case table, each row checked first
+	$(BIN)/python -m pytest bench --benchmark-enable
+
+wheel-check: $(INSTALLED) ## build sdist and wheel, look into them, install and run them elsewhere
+	$(BIN)/python -m pytest tests/test_packaging.py -v
+
+clean: ## everything that was made, the environment included
+	rm -rf .venv build dist out *.egg-info python/*.egg-info .benchmarks .hypothesis
+	rm -rf .pytest_cache .mypy_cache .ruff_cache python/loopnest/_c.* python/loopnest/*.a
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
