@@ -11,7 +11,7 @@ test stops LLVM from vectorising.
 
 import numpy as np
 
-from loopnest.kernels.jit import kernel, scalar
+from loopnest.kernels.jit import block, kernel
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.simd import fma
 
@@ -19,7 +19,7 @@ _U = np.uint64
 _ONE = _U(1)
 
 
-@scalar
+@block
 def valid_range(size, out_size, stride, offset):
     """Outputs [low, high) whose input ``out*stride + offset`` lies in [0, size)."""
     low = min(max(0, (-offset + stride - 1) // stride), out_size)
@@ -27,7 +27,7 @@ def valid_range(size, out_size, stride, offset):
     return low, high
 
 
-@scalar
+@block
 def multiply_row(y, start, count, x, x_start, x_step, w):
     """y[start + j] += x[x_start + j x_step] w for j < count"""
     y0, x0, step, n = _U(start), _U(x_start), _U(x_step), _U(count)
@@ -39,7 +39,7 @@ def multiply_row(y, start, count, x, x_start, x_step, w):
             y[y0 + j] = fma(x[x0 + j * step], w, y[y0 + j])
 
 
-@scalar
+@block
 def multiply_zeros(y, start, step, count, w):
     """y[start + j step] += 0 w: a tap on padding (it matters where w is inf or NaN)."""
     zero = y.dtype.type(0)
@@ -86,7 +86,7 @@ def conv2d(
                 y1[_U(start) + j] += bias[out_channel]
 
 
-@scalar
+@block
 def scatter_row(dx, start, step, count, dy, dy_start, w):
     """dx[start + j step] += dy[dy_start + j] w for j < count"""
     x0, by, y0, n = _U(start), _U(step), _U(dy_start), _U(count)

@@ -2,6 +2,7 @@
 
 ``kernel``   a compiled loop that the package calls; cached on disk.
 ``scalar``   a function of numbers that kernels inline; cached with its callers.
+``block``    a loop over one contiguous block, part of a kernel.
 ``by_dtype`` one name for a float32 and a float64 scalar function.
 """
 
@@ -63,6 +64,11 @@ def scalar(function):
     Forced: a loop around a call is not vectorised, and LLVM leaves long functions as calls.
     """
     return njit(**OPTIONS, forceinline=True)(function)
+
+
+def block(function):
+    """Compile a loop over one block, for kernels to call; LLVM decides whether to inline it."""
+    return njit(**OPTIONS)(function)
 
 
 def by_dtype(float32, float64):

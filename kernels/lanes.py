@@ -5,13 +5,13 @@ The contract of every row reduction: any vector width of up to 16 gives these bi
 
 import numpy as np
 
-from loopnest.kernels.jit import scalar
+from loopnest.kernels.jit import block
 
 LANES = 16
 _U = np.uint64
 
 
-@scalar
+@block
 def add_lanes(lanes, x, start, count):
     """Add x[start : start + count] to the lanes."""
     x0, whole = _U(start), _U(count // LANES * LANES)
@@ -22,7 +22,7 @@ def add_lanes(lanes, x, start, count):
         lanes[lane] += x[x0 + whole + lane]
 
 
-@scalar
+@block
 def fold(lanes):
     """Sum of the lanes; they are used up."""
     half = LANES // 2

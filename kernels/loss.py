@@ -8,14 +8,13 @@ gives NaN.
 import numpy as np
 
 from loopnest.kernels import scalar
-from loopnest.kernels.jit import kernel
-from loopnest.kernels.jit import scalar as scalar_function
+from loopnest.kernels.jit import block, kernel
 from loopnest.kernels.lanes import LANES, add_lanes, fold
 
 _U = np.uint64
 
 
-@scalar_function
+@block
 def row_max(x, start, count):
     """Largest of x[start : start + count]; NaN if there is one."""
     best = x[_U(start)]
@@ -25,7 +24,7 @@ def row_max(x, start, count):
     return best
 
 
-@scalar_function
+@block
 def exponentials(x, start, count, lanes, y):
     """y = exp(x - max) on a row; returns (max, sum of y)."""
     top = row_max(x, start, count)
@@ -36,7 +35,7 @@ def exponentials(x, start, count, lanes, y):
     return top, fold(lanes)
 
 
-@scalar_function
+@block
 def log_sum(x, start, count, lanes):
     """(max, log of the sum of exp(x - max)) of a row, without storing the exponentials."""
     top = row_max(x, start, count)

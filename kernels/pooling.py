@@ -7,13 +7,13 @@ the top, then the columns from the left, and divides once.
 
 import numpy as np
 
-from loopnest.kernels.jit import kernel, scalar
+from loopnest.kernels.jit import block, kernel
 from loopnest.kernels.lanes import add_lanes, fold
 
 _U = np.uint64
 
 
-@scalar
+@block
 def window(out, stride, pad, size, kernel_size):
     """(first, last, padded) of a window: clipped to the input, and its length with padding."""
     start = out * stride - pad

@@ -188,7 +188,7 @@ def conv2d_paddings_for(
 ):
     """Return every (stride, padding) that reaches output_hw, symmetric first, by trying them all.
 
-    Both are in the simplest form that conv2d takes. max_padding is by default the (dilated) kernel's reach.
+    Both are in the simplest form that conv2d takes. max_padding defaults to the kernel's reach.
     """
     symmetric, asymmetric = [], []
     for pair in map(_pair, [stride] if isinstance(stride, (int, tuple)) else stride):

@@ -119,8 +119,8 @@ def test_worked_values(backend):
     assert ln.gelu(-0.7511542554) == pytest.approx(-0.1636101896, abs=5e-11)
 
 
-DERIVATIVES = {
-    **dict.fromkeys(("exp", "sigmoid", "tanh", "silu", "gelu", "relu"), {}),
+DERIVATIVES: dict[str, dict] = {
+    **{name: {} for name in ("exp", "sigmoid", "tanh", "silu", "gelu", "relu")},
     "gelu-tanh": {"approximate": "tanh"},
     "gelu-none": {"approximate": "none"},
     "leaky_relu": {"negative_slope": 0.2},

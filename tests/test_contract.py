@@ -62,7 +62,7 @@ def njit_variants():
             yield variant
 
 
-@pytest.mark.parametrize(("case", "dtype"), njit_variants())
+@pytest.mark.parametrize(("case", "dtype"), list(njit_variants()))
 def test_njit_gives_the_same_bits(case, dtype):
     arguments = case.arguments(dtype)
     expected = case.call(ln, arguments)

@@ -60,9 +60,11 @@ def _backward(op, dy, x, out, kernel, function):
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     make, check = output(op, out, dtype, x.ndim), separate(op, out, in_place=True)
 
+    message = op + ": dy and x differ in shape"
+
     def backward(dy, x, out=None):
         if dy.shape != x.shape:
-            raise ValueError(op + ": dy and x differ in shape")
+            raise ValueError(message)
         a, b = prepare_dy(dy), prepare_x(x)
         dx = make(out, x.shape)
         check(dx, a)
@@ -165,5 +167,7 @@ def gelu_derivative(x, approximate="sigmoid", out=None):
 @overloads(public.gelu_backward)
 def gelu_backward(dy, x, out=None, approximate="sigmoid"):
     kernel, name = _gelu("gelu_backward", approximate, "_backward")
-    run = register_jitable(_backward("gelu_backward", dy, x, out, kernel, getattr(scalar, name + "_backward")))
+    run = register_jitable(
+        _backward("gelu_backward", dy, x, out, kernel, getattr(scalar, name + "_backward"))
+    )
     return lambda dy, x, out=None, approximate="sigmoid": run(dy, x, out)

@@ -26,10 +26,9 @@ def overloads(public):
 
 def is_none(argument) -> bool:
     """Whether an argument was left out or is None."""
-    return (
-        argument is None
-        or (isinstance(argument, (types.NoneType, types.Omitted))
-        and getattr(argument, "value", None) is None)
+    return argument is None or (
+        isinstance(argument, (types.NoneType, types.Omitted))
+        and getattr(argument, "value", None) is None
     )
 
 

@@ -27,9 +27,11 @@ def _padding(op, padding):
         if literal(op, "padding", padding, ("same", "valid")) == "valid":
             return register_jitable(lambda padding, eh, ew, sh, sw: (0, 0, 0, 0))
 
+        message = op + ": padding is 'same'; accepted: stride 1"
+
         def same(padding, extent_h, extent_w, stride_h, stride_w):
             if stride_h != 1 or stride_w != 1:
-                raise ValueError(op + ": padding is 'same'; accepted: stride 1")
+                raise ValueError(message)
             h, w = extent_h - 1, extent_w - 1
             return h // 2, h - h // 2, w // 2, w - w // 2
 
@@ -60,6 +62,8 @@ def _resolve(op, stride, padding, dilation):
     strides, dilations = pair_of(op, "stride", stride, 1), pair_of(op, "dilation", dilation, 1)
     sides = _padding(op, padding)
 
+    message = op + ": kernel is larger than the padded input"
+
     def resolve(height, width, r, s, stride, padding, dilation):
         stride_h, stride_w = strides(stride)
         dilation_h, dilation_w = dilations(dilation)
@@ -67,7 +71,7 @@ def _resolve(op, stride, padding, dilation):
         top, bottom, left, right = sides(padding, extent_h, extent_w, stride_h, stride_w)
         room_h, room_w = height + top + bottom - extent_h, width + left + right - extent_w
         if room_h < 0 or room_w < 0:
-            raise ValueError(op + ": kernel is larger than the padded input")
+            raise ValueError(message)
         options = (stride_h, stride_w, top, left, dilation_h, dilation_w)
         return room_h // stride_h + 1, room_w // stride_w + 1, options
 
@@ -77,13 +81,17 @@ def _resolve(op, stride, padding, dilation):
 def _check_channels(op):
     """Compiled function that checks groups and channels of x and weight."""
 
+    wrong_groups = op + ": groups must divide the channels of x and the filters"
+    wrong_channels = op + ": weight's channels a filter are not those of x over groups"
+    wrong_kernel = op + ": weight has a kernel size of 0; accepted: at least 1"
+
     def check(x, weight, groups):
         if groups < 1 or x.shape[1] % groups or weight.shape[0] % groups:
-            raise ValueError(op + ": groups must divide the channels of x and the filters")
+            raise ValueError(wrong_groups)
         if weight.shape[1] * groups != x.shape[1]:
-            raise ValueError(op + ": weight's channels a filter are not those of x over groups")
+            raise ValueError(wrong_channels)
         if weight.shape[2] < 1 or weight.shape[3] < 1:
-            raise ValueError(op + ": weight has a kernel size of 0; accepted: at least 1")
+            raise ValueError(wrong_kernel)
 
     return register_jitable(check)
 

@@ -67,9 +67,11 @@ def _register_softmax(name):
         prepare, make = contiguous(x, dtype), output(name, out, dtype, ndim)
         check = separate(name, out, in_place=True)
 
+        message = name + ": axis is out of range"
+
         def implementation(x, axis=-1, out=None):
             if axis < -ndim or axis >= ndim:
-                raise ValueError(name + ": axis is out of range")
+                raise ValueError(message)
             at = axis % ndim
             a = prepare(x)
             y = make(out, x.shape)
@@ -108,14 +110,16 @@ def _target_rows(op, logits, target, dtype):
             lambda target: np.ascontiguousarray(target).reshape(target.size).astype(np.int64)
         )
     if _is_index(logits, target):
+        wrong_shape = op + ": target has not the shape of logits without classes"
+        wrong_class = op + ": target holds a class out of range"
 
         def indices(logits, target, axis, classes, ignore_index):
             given = flat(target)
             if given.size * classes != logits.size:
-                raise ValueError(op + ": target has not the shape of logits without classes")
+                raise ValueError(wrong_shape)
             for index in given:
                 if index != ignore_index and (index < 0 or index >= classes):
-                    raise ValueError(op + ": target holds a class out of range")
+                    raise ValueError(wrong_class)
             return given
 
         return register_jitable(indices)
@@ -124,9 +128,11 @@ def _target_rows(op, logits, target, dtype):
         raise TypingError(f"{op}: target is {target}; accepted: class indices or probabilities")
     prepare = contiguous(target, dtype)
 
+    message = op + ": target has not the shape of logits"
+
     def shares(logits, target, axis, classes, ignore_index):
         if target.shape != logits.shape:
-            raise ValueError(op + ": target has not the shape of logits")
+            raise ValueError(message)
         return _to_rows(prepare(target), axis)
 
     return register_jitable(shares)
@@ -141,12 +147,15 @@ def _problem(op, logits, target):
     prepare, axis = contiguous(logits, dtype), min(logits.ndim - 1, 1)
     target_rows = _target_rows(op, logits, target, dtype)
 
+    wrong_smoothing = op + ": label_smoothing is out of range; accepted: 0 to 1"
+    no_classes = op + ": logits must have at least 1 class"
+
     def rows(logits, target, label_smoothing, ignore_index):
         if not 0 <= label_smoothing <= 1:
-            raise ValueError(op + ": label_smoothing is out of range; accepted: 0 to 1")
+            raise ValueError(wrong_smoothing)
         classes = logits.shape[axis]
         if classes < 1:
-            raise ValueError(op + ": logits must have at least 1 class")
+            raise ValueError(no_classes)
         a = prepare(logits)
         return _to_rows(a, axis), target_rows(a, target, axis, classes, ignore_index)
 
@@ -227,9 +236,11 @@ def cross_entropy_backward(
         if reduction_name != "none":
             raise TypingError(f"{op}: dy is an array; accepted with {reduction_name!r}: a number")
 
+        message = op + ": dy has not the shape of the losses"
+
         def fill(scale, dy):
             if dy.size != scale.size:
-                raise ValueError(op + ": dy has not the shape of the losses")
+                raise ValueError(message)
             scale[:] = np.ascontiguousarray(dy).reshape(dy.size)
 
     else:

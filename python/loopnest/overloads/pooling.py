@@ -23,12 +23,15 @@ from loopnest.overloads.common import (
 def _axis_size(op):
     """Compiled function that gives the output size along one axis (PyTorch's rules)."""
 
+    wrong_padding = op + ": padding must be at most half of kernel_size"
+    too_large = op + ": window is larger than the padded input"
+
     def size(size, kernel, stride, pad, dilation, ceil_mode):
         if 2 * pad > kernel:
-            raise ValueError(op + ": padding must be at most half of kernel_size")
+            raise ValueError(wrong_padding)
         room = size + 2 * pad - dilation * (kernel - 1) - 1
         if room < 0:
-            raise ValueError(op + ": window is larger than the padded input")
+            raise ValueError(too_large)
         if not ceil_mode:
             return room // stride + 1
         out = -(-room // stride) + 1
@@ -47,9 +50,11 @@ def _resolve(op, kernel_size, stride, padding, dilation):
         else _given_stride(pair_of(op, "stride", stride, 1))
     )
 
+    message = op + ": x must have a height and width of at least 1"
+
     def resolve(height, width, kernel_size, stride, padding, dilation, ceil_mode):
         if height < 1 or width < 1:
-            raise ValueError(op + ": x must have a height and width of at least 1")
+            raise ValueError(message)
         kernel_h, kernel_w = windows(kernel_size)
         stride_h, stride_w = steps(stride, (kernel_h, kernel_w))
         pad_h, pad_w = pads(padding)
@@ -70,9 +75,11 @@ def _divisor(op, divisor_override):
     if is_none(divisor_override):
         return register_jitable(lambda value: 0)
 
+    message = op + ": divisor_override is 0; accepted: another integer, or None"
+
     def check(value):
         if value == 0:
-            raise ValueError(op + ": divisor_override is 0; accepted: another integer, or None")
+            raise ValueError(message)
         return value
 
     return register_jitable(check)
@@ -273,9 +280,11 @@ def _register_global(name):
         prepare, make = contiguous(x, dtype), output(name, out, dtype, 4)
         check = separate(name, out)
 
+        message = name + ": x must have a height and width of at least 1"
+
         def implementation(x, out=None):
             if x.shape[2] < 1 or x.shape[3] < 1:
-                raise ValueError(name + ": x must have a height and width of at least 1")
+                raise ValueError(message)
             a = prepare(x)
             y = make(out, (x.shape[0], x.shape[1], 1, 1))
             check(y, a)
