@@ -49,6 +49,10 @@ class Case:
         """Call the op of this name in ``module`` (loopnest, or the reference)."""
         return getattr(module, self.op)(*arguments, **self.options, **more)
 
+    def expected(self, reference: Any, arguments: tuple) -> Any:
+        """What the reference gives for these arguments."""
+        return self.call(reference, arguments)
+
     def bytes(self, dtype: np.dtype) -> int:
         """Bytes that must move."""
         return self.elements * np.dtype(dtype).itemsize
@@ -292,6 +296,53 @@ ROW_OF = {
 
 CASES = [*_elementwise(), *_convolutions(), *_pools(), *_denses(), *_losses()]
 SMALL = [case for case in CASES if not case.large]
+
+
+# ---- bench only: cells too large for the contract tests, and size sweeps ----
+
+
+def _sweeps() -> Iterator[Case]:
+    """From a fraction of L1 to beyond the last cache."""
+    for op in ("gelu", "exp"):
+        for size in (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 10_000_000):
+            if size != 1 << 14:  # a cell already
+                yield _unary(op, {}, (size,), large=True, cell=f"sweep {op}")
+    for size in (8, 16, 32, 64, 128, 256, 512):
+        name, x = f"sweep{size}", (1, 16, size, size)
+        yield next(conv(name, x, (16, 16, 3, 3), "sweep conv2d", True, padding=1))
+        for case in pool(name, x, 3, 1, 1, cell="sweep pool", large=True):
+            if case.op == "max_pool2d" and not case.options.get("return_indices"):
+                yield case
+
+
+def _cells() -> Iterator[Case]:
+    """Cells of the targets whose arrays are too large to go through every test."""
+    yield from conv("vgg64", (1, 64, 224, 224), (64, 64, 3, 3), "vgg", True, padding=1)
+    yield from pool("2x2-n32", (32, 64, 112, 112), 2, cell="avg 2x2/2", large=True)
+    yield from pool("3x3s2-n32", (32, 64, 112, 112), 3, 2, 1, cell="max 3x3/2", large=True)
+
+
+BENCH_CASES = [*_sweeps(), *_cells()]
+
+# What `make bench` measures: a few rows of each op, together below three minutes.
+QUICK = (
+    *("gelu-16384-sigmoid", "gelu-1000000-sigmoid", "gelu_backward-1000000", "exp-16384"),
+    *("silu-1000000", "exp-1000000"),
+    *("conv2d-seed", "conv2d-lenet1", "conv2d-lenet2", "conv2d-image3", "conv2d-stem"),
+    *("conv2d-r56", "conv2d-r14", "conv2d-pw-wide", "conv2d-dw", "conv2d_backward-lenet2"),
+    *("avg_pool2d-2x2", "max_pool2d-3x3s2", "max_pool2d-3x3s1"),
+    *("avg_pool2d_backward-2x2", "max_pool2d_backward-3x3s2"),
+    *("linear-64x784x512", "linear-1x64x64"),
+    *("cross_entropy_backward-8192x128-indices", "cross_entropy_backward-65536x10-indices"),
+)
+
+# Cells whose target is the plain call, output allocated; all others reuse an output.
+FRESH_OUTPUT = ("seed",)
+
+
+def bench_cases() -> list[Case]:
+    """All that can be measured: every case of a target cell, and the bench-only ones."""
+    return [case for case in CASES if case.cell] + BENCH_CASES
 
 
 def tolerance(case: Case, dtype: np.dtype) -> float:

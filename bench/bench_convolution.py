@@ -1,0 +1,11 @@
+"""Convolution rows of the case table, every competitor a parameter."""
+
+import harness
+import pytest
+
+pytest_generate_tests = harness.parametrize("convolution")
+
+
+@pytest.mark.benchmark(timer=harness.REPLAY)
+def bench_convolution(benchmark, request, row, competitor):
+    harness.hand_over(benchmark, request, row, competitor)

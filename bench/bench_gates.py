@@ -1,0 +1,11 @@
+"""Gates rows of the case table, every competitor a parameter."""
+
+import harness
+import pytest
+
+pytest_generate_tests = harness.parametrize("gates")
+
+
+@pytest.mark.benchmark(timer=harness.REPLAY)
+def bench_gates(benchmark, request, row, competitor):
+    harness.hand_over(benchmark, request, row, competitor)

@@ -1,0 +1,11 @@
+"""Loss rows of the case table, every competitor a parameter."""
+
+import harness
+import pytest
+
+pytest_generate_tests = harness.parametrize("loss")
+
+
+@pytest.mark.benchmark(timer=harness.REPLAY)
+def bench_loss(benchmark, request, row, competitor):
+    harness.hand_over(benchmark, request, row, competitor)

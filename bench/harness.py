@@ -1,0 +1,316 @@
+"""The board: measures a row for all competitors at once and hands out their samples.
+
+pytest-benchmark runs one test after the other, but competitors have to take turns. So the
+first test of a row measures the whole row in interleaved rounds, and each test then gives
+its own samples to pytest-benchmark, which computes its statistics and writes its JSON.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import peers as peers_module
+import pytest
+import reference
+import reference_optimizer
+import results
+import timing
+from cases import QUICK, Case, bench_cases, tolerance
+from machine import caches, usable_cores
+
+REFERENCE = types.SimpleNamespace(**{**vars(reference_optimizer), **vars(reference)})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case in one dtype on so many threads: a line of the table."""
+
+    case: Case
+    dtype: np.dtype
+    threads: int
+
+    def __str__(self) -> str:
+        name = str(self.case)
+        if self.dtype == np.float64:
+            name += "-float64"
+        return name if self.threads == 1 else f"{name}-{self.threads}threads"
+
+
+@dataclass
+class Settings:
+    """What to run, and how; given through the environment so that plain pytest works too."""
+
+    full: bool = False
+    only: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    rounds: int = timing.ROUNDS
+    batch_ms: float = 6.0
+    cold: bool = False
+    threads: tuple[int, ...] = (1,)
+    dtypes: tuple[str, ...] = ("float32",)
+
+    def rows(self) -> list[Row]:
+        """Rows of the run, ValueError for a selection that fits none."""
+        rows = []
+        for case in select(self.only, self.full):
+            for dtype in map(np.dtype, self.dtypes):
+                rows += [Row(case, dtype, count) for count in self.threads]
+        return rows
+
+
+def select(only: tuple[str, ...], full: bool) -> list[Case]:
+    """Cases whose row, op, name or cell begins with one of ``only``.
+
+    Without ``only``: the quick set, or with ``full`` all of them. With it, the quick cases
+    that fit; all that fit where ``full`` is asked for or no quick one fits.
+    """
+    cases = bench_cases()
+    quick = [case for case in cases if str(case) in QUICK]
+    if not only:
+        return cases if full else quick
+    chosen: dict[str, Case] = {}
+    for word in only:
+        fits = [c for c in cases if any(name.startswith(word) for name in labels(c))]
+        if not fits:
+            names = {name for case in cases for name in labels(case)}
+            nearest = peers_module.nearest(word, sorted(names))
+            raise ValueError(f"case: {word!r} names no op, case or cell; {nearest}")
+        few = [case for case in fits if case in quick]
+        chosen |= {str(case): case for case in (fits if full or not few else few)}
+    return list(chosen.values())
+
+
+def labels(case: Case) -> tuple[str, ...]:
+    """What a case can be selected by."""
+    found = (str(case), case.row, case.op, case.name, case.cell or "")
+    return tuple(label for label in found if label)
+
+
+@dataclass
+class Board:
+    """Measures rows, keeps and writes what was measured."""
+
+    settings: Settings
+    run: results.Run
+    competitors: dict[str, peers_module.Peer]
+    started: Callable[[Row], None] = lambda row: None
+    finished: Callable[[dict[str, Any]], None] = lambda record: None
+    _records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _flush: timing.Flusher | None = None
+
+    def __post_init__(self) -> None:
+        if self.settings.cold:
+            self._flush = timing.Flusher(4 * max(c["bytes"] for c in caches()))
+
+    def record(self, row: Row) -> dict[str, Any]:
+        """The row's record; measured when first asked for."""
+        if str(row) not in self._records:
+            self.started(row)
+            record = self._measure(row)
+            self._records[str(row)] = record
+            self.run.add(record)
+            self.finished(record)
+        return self._records[str(row)]
+
+    def _measure(self, row: Row) -> dict[str, Any]:
+        columns: dict[str, dict[str, Any]] = {}
+        entries = {}
+        expected = Expected(row)
+        for name, peer in self.competitors.items():
+            peer.set_threads(row.threads)
+            if not peer.supports(row.case, row.dtype):
+                continue
+            try:
+                entries[name], columns[name] = _ready(peer, row, expected)
+            except NotImplementedError:
+                continue  # it cannot do this one
+            except WrongResult as error:
+                columns[name] = {"state": "wrong", "error": str(error)}
+            except Exception as error:
+                columns[name] = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+
+        def failed(name: str, error: Exception) -> None:
+            columns[name] = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+
+        samples = timing.interleave(
+            entries, self.settings.rounds, self.settings.batch_ms * 1e6, self._flush, failed
+        )
+        for name, taken in samples.items():
+            columns[name] |= {"state": "ok", "calls": taken.calls, "samples_ns": taken.ns}
+        return results.row_record(row, columns, self.run.data.get("limits"), caches())
+
+
+class WrongResult(AssertionError):
+    """A competitor computed something else than the reference."""
+
+
+class Expected:
+    """The reference's results, computed when first needed."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+        self._known: dict[str | None, tuple[np.ndarray, ...]] = {}
+
+    def __call__(self, stands_for: str | None) -> tuple[np.ndarray, ...]:
+        if stands_for not in self._known:
+            case = self._row.case
+            arguments = case.arguments(self._row.dtype)
+            if stands_for is None:
+                value = case.expected(REFERENCE, arguments)
+            else:
+                value = getattr(REFERENCE, stands_for)(*arguments)
+            values = value if isinstance(value, tuple) else (value,)
+            self._known[stands_for] = tuple(np.asarray(v) for v in values)
+        return self._known[stands_for]
+
+
+def verify(entry: timing.Prepared, row: Row, expected: Expected, factor: float) -> None:
+    """WrongResult unless one call gives the reference's result."""
+    atol = factor * tolerance(row.case, row.dtype)
+    actual, wanted = entry.arrays(), expected(entry.stands_for)
+    if len(actual) != len(wanted):
+        raise WrongResult(f"{len(actual)} results, the reference has {len(wanted)}")
+    for got, want in zip(actual, wanted, strict=True):
+        if got.shape != want.shape:
+            raise WrongResult(f"shape {got.shape}, the reference has {want.shape}")
+        with np.errstate(all="ignore"):
+            close = np.isclose(got, want, rtol=atol, atol=atol, equal_nan=True)
+            if not close.all():
+                worst = np.nanmax(np.abs(got - want))
+                raise WrongResult(
+                    f"{close.size - np.count_nonzero(close)} of {close.size} values differ from "
+                    f"the reference, by up to {worst:.3g}"
+                )
+
+
+def _ready(peer: peers_module.Peer, row: Row, expected: Expected):
+    """The quickest right variant of a peer, and what was found out about all of them."""
+    # Peers may take other orders of summation and other polynomials than ours.
+    factor = 1 if peer.ours else 4
+    right: list[timing.Prepared] = []
+    tried: dict[str, str | float] = {}
+    error: Exception | None = None
+    arguments = row.case.arguments(row.dtype)
+    for entry in peer.prepare(row.case, arguments, row.dtype):
+        try:
+            verify(entry, row, expected, factor)
+        except Exception as problem:
+            error = error if isinstance(error, WrongResult) else problem
+            tried[entry.variant] = f"{type(problem).__name__}: {problem}"
+        else:
+            right.append(entry)
+    if not right:
+        raise error or NotImplementedError
+    if len(right) > 1:
+        speeds = [timing.quick_look(entry) for entry in right]
+        tried |= {entry.variant: speed for entry, speed in zip(right, speeds, strict=True)}
+        right = [right[speeds.index(min(speeds))]]
+    column: dict[str, Any] = {"variant": right[0].variant, "stands_for": right[0].stands_for}
+    return right[0], column | ({"tried": tried} if len(tried) > 1 else {})
+
+
+# ---- the tests of bench_<row>.py ----
+
+
+def parametrize(family: str) -> Callable[[pytest.Metafunc], None]:
+    """A ``pytest_generate_tests`` that gives a file its rows and their competitors."""
+
+    def generate(metafunc: pytest.Metafunc) -> None:
+        board = metafunc.config.stash[BOARD]
+        cells = [
+            pytest.param(row, name, id=f"{row}-{name}")
+            for row in board.settings.rows()
+            if row.case.row == family
+            for name, peer in board.competitors.items()
+            if peer.supports(row.case, row.dtype)
+        ]
+        metafunc.parametrize(("row", "competitor"), cells)
+
+    return generate
+
+
+BOARD: pytest.StashKey[Board] = pytest.StashKey()
+
+
+class Replay:
+    """A timer that runs over recorded samples: pytest-benchmark asks it before and after."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._pending: list[float] = []
+
+    def load(self, seconds: list[float]) -> None:
+        self._pending = [step for s in seconds for step in (0.0, s)]
+
+    def __call__(self) -> float:
+        self._now += self._pending.pop(0)
+        return self._now
+
+
+REPLAY = Replay()
+
+
+def hand_over(benchmark: Any, request: pytest.FixtureRequest, row: Row, competitor: str) -> None:
+    """Measure the row if that has not been done; give this competitor's samples over."""
+    board = request.config.stash[BOARD]
+    column = board.record(row)["competitors"].get(competitor)
+    if column is None:
+        pytest.skip(f"{competitor} cannot do {row}")
+    if column["state"] != "ok":
+        message = f"{row}: {competitor} {column['state']}: {column['error']}"
+        if board.competitors[competitor].ours:
+            pytest.fail(message, pytrace=False)
+        pytest.skip(message)
+    REPLAY.load([ns * 1e-9 for ns in column["samples_ns"]])
+    benchmark.group = str(row)
+    benchmark.extra_info.update(variant=column["variant"], calls=column["calls"])
+    benchmark.pedantic(timing._nothing, rounds=len(column["samples_ns"]))
+
+
+# ---- settings from the environment, so that `pytest bench` and run.py agree ----
+
+
+def settings_from(environment: dict[str, str] | Any = os.environ) -> Settings:
+    """Settings that LOOPNEST_BENCH_... variables describe."""
+
+    def words(name: str) -> tuple[str, ...]:
+        text = environment.get(f"LOOPNEST_BENCH_{name}", "")
+        return tuple(word.strip() for word in text.split(",") if word.strip())
+
+    def number(name: str, default: float) -> float:
+        text = environment.get(f"LOOPNEST_BENCH_{name}", "")
+        try:
+            return float(text) if text else default
+        except ValueError:
+            raise ValueError(f"LOOPNEST_BENCH_{name}: {text!r}; accepted: a number") from None
+
+    rounds = int(number("ROUNDS", timing.ROUNDS))
+    if rounds < timing.ROUNDS:
+        raise ValueError(f"rounds: {rounds}; accepted: at least {timing.ROUNDS}")
+    dtypes = words("DTYPES") or ("float32",)
+    for dtype in dtypes:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtypes: {dtype!r}; accepted: float32, float64")
+    return Settings(
+        full=bool(words("FULL")),
+        only=words("ONLY"),
+        peers=words("PEERS"),
+        rounds=rounds,
+        batch_ms=number("BATCH_MS", 6.0),
+        cold=bool(words("COLD")),
+        threads=tuple(_threads(word) for word in words("THREADS")) or (1,),
+        dtypes=dtypes,
+    )
+
+
+def _threads(word: str) -> int:
+    if word == "all":
+        return usable_cores()
+    if not word.isdigit() or int(word) < 1:
+        raise ValueError(f"threads: {word!r}; accepted: a number of at least 1, or all")
+    return int(word)

@@ -1,0 +1,139 @@
+"""A run's record: what is in it, what is computed from it, how it is kept on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import timing
+
+SCHEMA = "loopnest-bench/1"
+OURS = ("numba", "c", "njit")
+
+
+class Run:
+    """One run; written anew after every row, so that an interruption costs one row."""
+
+    def __init__(self, path: Path, **header: Any) -> None:
+        self.path = path
+        self.data: dict[str, Any] = {
+            "schema": SCHEMA,
+            "status": "interrupted",  # until it is complete
+            "started": now(),
+            "finished": None,
+            **header,
+            "rows": [],
+        }
+
+    def add(self, record: dict[str, Any]) -> None:
+        self.data["rows"].append(record)
+        self.write()
+
+    def finish(self, status: str) -> None:
+        self.data["status"], self.data["finished"] = status, now()
+        self.write()
+
+    def write(self) -> None:
+        """Write to a temporary name and rename: the file is whole at any moment."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.path.with_suffix(".tmp")
+        draft.write_text(json.dumps(self.data, separators=(",", ":")) + "\n", encoding="utf-8")
+        os.replace(draft, self.path)
+
+
+def now() -> str:
+    """Date and time in UTC, to the second."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A stored run; ValueError if the file is something else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ValueError(f"{path} is no run of this benchmark (schema {SCHEMA!r})")
+    return data
+
+
+def row_record(row: Any, columns: dict[str, Any], limits: Any, levels: Any) -> dict[str, Any]:
+    """Everything about one row, with all that can be computed from its samples."""
+    case = row.case
+    record: dict[str, Any] = {
+        "id": str(row), "family": case.row, "op": case.op, "name": case.name,
+        "cell": case.cell, "dtype": row.dtype.name, "threads": row.threads,
+        "options": {k: str(v) for k, v in case.options.items()},
+        "flops": case.flops, "bytes": case.bytes(row.dtype), "competitors": columns,
+    }  # fmt: skip
+    record["limit"] = limit_of(record, limits, levels)
+    for column in columns.values():
+        if column["state"] == "ok":
+            _derive(column, record)
+    record["fastest_peer"] = fastest_peer(record)
+    record["ratios"] = ratios(record)
+    return record
+
+
+def _derive(column: dict[str, Any], record: dict[str, Any]) -> None:
+    samples = column["samples_ns"]
+    median = statistics.median(samples)
+    column["best_ns"], column["median_ns"] = min(samples), median
+    column["gflops"], column["gbs"] = record["flops"] / median, record["bytes"] / median
+    if record["limit"]:
+        column["percent_of_limit"] = 100 * record["limit"]["ns"] / median
+
+
+def level_of(size: int, levels: list[dict[str, Any]]) -> str:
+    """The smallest memory that holds the data."""
+    return next((level["name"] for level in levels if size <= level["bytes"]), "memory")
+
+
+def limit_of(record: dict[str, Any], limits: Any, levels: Any) -> dict[str, Any] | None:
+    """The least time this machine could take: arithmetic or data, whichever takes longer."""
+    if not limits:
+        return None
+    key = "single" if record["threads"] == 1 else "all"
+    measured = limits[key]
+    level = level_of(record["bytes"], levels)
+    arithmetic = record["flops"] / measured["gflops"][record["dtype"]]
+    data = record["bytes"] / max(measured["gbs"][level].values())
+    return {
+        "ns": max(arithmetic, data, 1e-9),
+        "by": "arithmetic" if arithmetic > data else level,
+        "level": level,
+    }
+
+
+def timed(record: dict[str, Any]) -> dict[str, list[float]]:
+    """Samples of the competitors that have some."""
+    columns = record["competitors"].items()
+    return {name: c["samples_ns"] for name, c in columns if c["state"] == "ok"}
+
+
+def fastest_peer(record: dict[str, Any]) -> str | None:
+    """The fastest competitor that is not ours, by the median."""
+    medians = {n: statistics.median(s) for n, s in timed(record).items() if n not in OURS}
+    return min(medians, key=medians.get) if medians else None
+
+
+def ratios(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """For each of ours: peer time / our time, against every other competitor."""
+    samples = timed(record)
+    return {
+        own: {
+            peer: {
+                "ratio": timing.ratio(samples[peer], samples[own]),
+                "best_ratio": min(samples[peer]) / min(samples[own]),
+                "differs": timing.differ(samples[peer], samples[own]),
+            }
+            for peer in samples
+            if peer != own
+        }
+        for own in OURS
+        if own in samples
+    }
