@@ -21,8 +21,10 @@ $(TOOLS): pyproject.toml
 
 # The package, editable; again when the C side changes (Python files need no install).
 $(INSTALLED): $(TOOLS) $(SOURCES)
-	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[test,plots,bench,lint]"
-	@$(BIN)/python -c "import loopnest as ln; print('backends:', *ln.available_backends())"
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-build-isolation \
+		--editable ".[test,plots,bench,lint]"
+	@$(BIN)/python -c "import loopnest as ln; found = ln.available_backends(); \
+		print('backends:', *found, '' if 'c' in found else '(WITHOUT the C extension: no compiler)')"
 	touch $@
 
 reproduce: $(INSTALLED) ## the worked problems: a table each, plots in out/plots

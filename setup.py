@@ -41,12 +41,13 @@ class BuildWithLibrary(build_ext):
         super().copy_extensions_to_source()
         build_py = self.get_finalized_command("build_py")
         for ext in self.extensions:
-            inplace, regular = self._get_inplace_equivalent(build_py, ext)
+            built, kept = (Path(p) for p in reversed(self._get_inplace_equivalent(build_py, ext)))
             library = self.compiler.library_filename("loopnest")
-            if Path(regular).with_name(library).exists():
-                self.copy_file(
-                    str(Path(regular).with_name(library)), str(Path(inplace).with_name(library))
-                )
+            if built.with_name(library).exists():
+                self.copy_file(str(built.with_name(library)), str(kept.with_name(library)))
+            if not built.exists():  # what an earlier build left is of older sources
+                kept.unlink(missing_ok=True)
+                kept.with_name(library).unlink(missing_ok=True)
 
 
 setup(

@@ -48,5 +48,7 @@ def test_c_example(tmp_path):
 
 def test_every_public_name_is_told():
     told = set(re.findall(r"\w+", README))
-    public = {n for n in dir(ln) if n.islower() and not n.startswith("_") and callable(getattr(ln, n))}
+    public = {
+        n for n in dir(ln) if n.islower() and not n.startswith("_") and callable(getattr(ln, n))
+    }
     assert {n for n in public if not n.endswith("_backward")} <= told
