@@ -12,6 +12,7 @@ import numpy as np
 
 F32 = np.dtype(np.float32)
 F64 = np.dtype(np.float64)
+_FLOATS = frozenset((F32, F64))
 
 
 def array(op: str, name: str, value: Any, ndim: int | None = None) -> np.ndarray:
@@ -19,7 +20,7 @@ def array(op: str, name: str, value: Any, ndim: int | None = None) -> np.ndarray
 
     Integers and booleans become float64.
     """
-    if type(value) is not np.ndarray or not (value.dtype == F32 or value.dtype == F64):
+    if type(value) is not np.ndarray or value.dtype not in _FLOATS:
         value = _as_float(op, name, value)
     if ndim is not None and value.ndim != ndim:
         raise ValueError(
@@ -62,14 +63,20 @@ def integer_array(op: str, name: str, value: Any) -> np.ndarray:
 
 def same_dtype(op: str, **arrays: np.ndarray | None) -> np.dtype:
     """The one dtype of all arrays (None is skipped)."""
-    given = {name: value.dtype for name, value in arrays.items() if value is not None}
-    first = next(iter(given.values()))
-    for dtype in given.values():
-        if dtype != first:
-            listed = ", ".join(f"{name} {dtype}" for name, dtype in given.items())
+    first = None
+    for value in arrays.values():
+        if value is None:
+            continue
+        if first is None:
+            first = value.dtype
+        elif value.dtype != first:
+            listed = ", ".join(
+                f"{name} {value.dtype}" for name, value in arrays.items() if value is not None
+            )
             raise TypeError(
                 f"{op}: arrays of different dtypes: {listed}; accepted: all float32 or all float64"
             )
+    assert first is not None, "called with an array"
     return first
 
 

@@ -21,18 +21,11 @@ LIMIT = 2**31 - 1
 
 
 class Geometry(NamedTuple):
-    """A convolution's options, resolved to plain ints, and the output size they give."""
+    """The output size of a convolution, and its options resolved to plain ints."""
 
     output: Pair
-    stride: Pair
-    padding: Padding
-    dilation: Pair
-
-    @property
-    def options(self) -> tuple[int, ...]:
-        """Stride, top and left padding, dilation: as the kernels take them."""
-        (top, _), (left, _) = self.padding
-        return (*self.stride, top, left, *self.dilation)
+    # Stride, top and left padding, dilation: as the kernels take them.
+    options: tuple[int, ...]
 
 
 def _padding(op: str, padding: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
@@ -66,15 +59,26 @@ def resolve(
     op: str, input_hw: Pair, kernel_hw: Pair, stride: Any, padding: Any, dilation: Any
 ) -> Geometry:
     """Check a convolution's options against its sizes."""
+    # The usual forms are looked up. Only exact types: True and 1.0 equal 1 but are refused.
+    if type(stride) is int and type(dilation) is int and type(padding) in (int, str):
+        return _resolve_cached(op, input_hw, kernel_hw, stride, padding, dilation)
+    return _resolve(op, input_hw, kernel_hw, stride, padding, dilation)
+
+
+def _resolve(
+    op: str, input_hw: Pair, kernel_hw: Pair, stride: Any, padding: Any, dilation: Any
+) -> Geometry:
     stride = checks.pair(op, "stride", stride, 1, LIMIT)
     dilation = checks.pair(op, "dilation", dilation, 1, LIMIT)
     sides = _padding(op, padding, kernel_hw, stride, dilation)
-    return Geometry(
-        _output_size(op, input_hw, kernel_hw, stride, sides, dilation), stride, sides, dilation
-    )
+    (top, _), (left, _) = sides
+    output = _output_size(op, input_hw, kernel_hw, stride, sides, dilation)
+    return Geometry(output, (*stride, top, left, *dilation))
 
 
-@functools.lru_cache(maxsize=4096)
+_resolve_cached = functools.lru_cache(maxsize=4096)(_resolve)
+
+
 def _output_size(
     op: str, input_hw: Pair, kernel_hw: Pair, stride: Pair, padding: Padding, dilation: Pair
 ) -> Pair:
