@@ -21,16 +21,16 @@ _WORK = 4
 
 def _run(kernel: Any, inputs: tuple[np.ndarray, ...], parameters: tuple, y: np.ndarray) -> None:
     """Call ``kernel(*inputs, *parameters, y)`` on flat pieces."""
-    flat = [a.reshape(-1) for a in inputs]
-    flat_y = y.reshape(-1)
+    if y.ndim != 1:
+        inputs, y = tuple(a.reshape(-1) for a in inputs), y.reshape(-1)
+    if y.size * _WORK < threads.SERIAL_BELOW:
+        kernel(*inputs, *parameters, y)
+        return
 
     def piece(first: int, last: int) -> None:
-        kernel(*[a[first:last] for a in flat], *parameters, flat_y[first:last])
+        kernel(*[a[first:last] for a in inputs], *parameters, y[first:last])
 
-    if y.size * _WORK < threads.SERIAL_BELOW:
-        kernel(*flat, *parameters, flat_y)
-    else:
-        threads.split(piece, y.size, y.size * _WORK)
+    threads.split(piece, y.size, y.size * _WORK)
 
 
 def _forward(op: str, kernel: str, x: Any, out: Any, *parameters: float) -> Any:

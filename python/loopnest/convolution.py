@@ -312,7 +312,7 @@ def conv2d(
         checks.choice(op, "algorithm", algorithm, ("direct",))
     activate = activations.in_place(op, activation)
     geometry = resolve(op, x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    n, k, (oh, ow) = x.shape[0], weight.shape[0], geometry.output
+    n, (k, group_channels, r, s), (oh, ow) = x.shape[0], weight.shape, geometry.output
     y = checks.output(op, out, (n, k, oh, ow), dtype, (*given, x, weight, bias))
     if bias is None:
         bias = np.empty(0, dtype)
@@ -323,7 +323,7 @@ def conv2d(
         if activate is not None:
             activate(y.reshape(-1)[first * ow : last * ow])
 
-    threads.split(piece, n * k * oh, y.size * math.prod(weight.shape[1:]))
+    threads.split(piece, n * k * oh, y.size * group_channels * r * s)
     return y
 
 
