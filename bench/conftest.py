@@ -15,14 +15,16 @@ import session  # noqa: E402
 
 
 def pytest_configure(config):
-    if harness.BOARD not in config.stash:
-        try:
-            config.stash[harness.BOARD] = session.board(harness.settings_from())
-        except ValueError as error:
-            raise pytest.UsageError(str(error)) from None
+    if harness.CURRENT:
+        config.stash[harness.BOARD] = harness.CURRENT[0]
+        return
+    try:
+        config.stash[harness.BOARD] = session.board(harness.settings_from())
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_unconfigure(config):
     board = config.stash.get(harness.BOARD, None)
-    if board is not None:
+    if board is not None and not harness.CURRENT:
         session.close(board)

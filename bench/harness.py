@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import limits
 import numpy as np
 import peers as peers_module
 import pytest
@@ -53,6 +54,7 @@ class Settings:
     cold: bool = False
     threads: tuple[int, ...] = (1,)
     dtypes: tuple[str, ...] = ("float32",)
+    limits: bool = True
 
     def rows(self) -> list[Row]:
         """Rows of the run, ValueError for a selection that fits none."""
@@ -64,31 +66,37 @@ class Settings:
 
 
 def select(only: tuple[str, ...], full: bool) -> list[Case]:
-    """Cases whose row, op, name or cell begins with one of ``only``.
+    """Cases that are called so, whose op or row begins so, or else whose cell does.
 
     Without ``only``: the quick set, or with ``full`` all of them. With it, the quick cases
     that fit; all that fit where ``full`` is asked for or no quick one fits.
     """
     cases = bench_cases()
-    quick = [case for case in cases if str(case) in QUICK]
     if not only:
-        return cases if full else quick
+        return cases if full else [case for case in cases if str(case) in QUICK]
     chosen: dict[str, Case] = {}
     for word in only:
-        fits = [c for c in cases if any(name.startswith(word) for name in labels(c))]
-        if not fits:
-            names = {name for case in cases for name in labels(case)}
-            nearest = peers_module.nearest(word, sorted(names))
-            raise ValueError(f"case: {word!r} names no op, case or cell; {nearest}")
-        few = [case for case in fits if case in quick]
+        fits = matching(word.lower(), cases)
+        few = [case for case in fits if str(case) in QUICK]
         chosen |= {str(case): case for case in (fits if full or not few else few)}
     return list(chosen.values())
 
 
-def labels(case: Case) -> tuple[str, ...]:
-    """What a case can be selected by."""
-    found = (str(case), case.row, case.op, case.name, case.cell or "")
-    return tuple(label for label in found if label)
+def matching(word: str, cases: list[Case]) -> list[Case]:
+    """Cases that a word means; ValueError with the nearest names if it means none."""
+    readings = (
+        lambda case: str(case) == word,
+        lambda case: str(case).startswith(word) or case.row.startswith(word),
+        lambda case: case.name.startswith(word),
+        lambda case: (case.cell or "").lower().startswith(word),
+    )
+    for reading in readings:
+        fits = [case for case in cases if reading(case)]
+        if fits:
+            return fits
+    names = {n for c in cases for n in (str(c), c.op, c.row, c.name, c.cell) if n}
+    nearest = peers_module.nearest(word, sorted(names))
+    raise ValueError(f"case: {word!r} names no op, case or cell; {nearest}")
 
 
 @dataclass
@@ -98,7 +106,7 @@ class Board:
     settings: Settings
     run: results.Run
     competitors: dict[str, peers_module.Peer]
-    started: Callable[[Row], None] = lambda row: None
+    started: Callable[[Row | None], None] = lambda row: None  # None: the limits
     finished: Callable[[dict[str, Any]], None] = lambda record: None
     _records: dict[str, dict[str, Any]] = field(default_factory=dict)
     _flush: timing.Flusher | None = None
@@ -109,6 +117,9 @@ class Board:
 
     def record(self, row: Row) -> dict[str, Any]:
         """The row's record; measured when first asked for."""
+        if self.settings.limits and self.run.data["limits"] is None:
+            self.started(None)
+            self.run.data["limits"] = limits.measure()
         if str(row) not in self._records:
             self.started(row)
             record = self._measure(row)
@@ -235,6 +246,7 @@ def parametrize(family: str) -> Callable[[pytest.Metafunc], None]:
 
 
 BOARD: pytest.StashKey[Board] = pytest.StashKey()
+CURRENT: list[Board] = []  # the one that run.py made, before pytest started
 
 
 class Replay:
@@ -305,6 +317,7 @@ def settings_from(environment: dict[str, str] | Any = os.environ) -> Settings:
         cold=bool(words("COLD")),
         threads=tuple(_threads(word) for word in words("THREADS")) or (1,),
         dtypes=dtypes,
+        limits=environment.get("LOOPNEST_BENCH_LIMITS", "1") != "0",
     )
 
 

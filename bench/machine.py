@@ -84,10 +84,8 @@ def _count(cores: str) -> int:
 def _cpu() -> tuple[str, list[str]]:
     """Model name and feature flags."""
     text = _read("/proc/cpuinfo") or ""
-    fields = dict(
-        (key.strip(), value.strip())
-        for key, _, value in (line.partition(":") for line in text.splitlines())
-    )
+    lines = (line.partition(":") for line in text.splitlines())
+    fields = {key.strip(): value.strip() for key, _, value in lines}
     model = fields.get("model name") or _run("sysctl", "-n", "machdep.cpu.brand_string")
     flags = fields.get("flags") or fields.get("Features") or ""
     return model or platform.processor() or "unknown", flags.split()

@@ -83,9 +83,10 @@ def _derive(column: dict[str, Any], record: dict[str, Any]) -> None:
     samples = column["samples_ns"]
     median = statistics.median(samples)
     column["best_ns"], column["median_ns"] = min(samples), median
-    column["gflops"], column["gbs"] = record["flops"] / median, record["bytes"] / median
+    best = column["best_ns"]
+    column["gflops"], column["gbs"] = record["flops"] / best, record["bytes"] / best
     if record["limit"]:
-        column["percent_of_limit"] = 100 * record["limit"]["ns"] / median
+        column["percent_of_limit"] = 100 * record["limit"]["ns"] / best
 
 
 def level_of(size: int, levels: list[dict[str, Any]]) -> str:
@@ -116,19 +117,22 @@ def timed(record: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def fastest_peer(record: dict[str, Any]) -> str | None:
-    """The fastest competitor that is not ours, by the median."""
-    medians = {n: statistics.median(s) for n, s in timed(record).items() if n not in OURS}
-    return min(medians, key=medians.get) if medians else None
+    """The competitor with the best time that is not ours."""
+    best = {name: min(s) for name, s in timed(record).items() if name not in OURS}
+    return min(best, key=best.get) if best else None
 
 
 def ratios(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each of ours: peer time / our time, against every other competitor."""
+    """For each of ours: peer time / our time, against every other competitor.
+
+    "ratio" is that of the best times, which disturbances spoil least.
+    """
     samples = timed(record)
     return {
         own: {
             peer: {
-                "ratio": timing.ratio(samples[peer], samples[own]),
-                "best_ratio": min(samples[peer]) / min(samples[own]),
+                "ratio": min(samples[peer]) / min(samples[own]),
+                "paired_ratio": timing.paired_ratio(samples[peer], samples[own]),
                 "differs": timing.differ(samples[peer], samples[own]),
             }
             for peer in samples

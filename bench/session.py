@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import harness
-import limits
 import machine
 import peers
 import results
@@ -40,12 +39,6 @@ def board(settings: harness.Settings) -> harness.Board:
         peers=describe(usable, missing),
     )
     return harness.Board(settings, run, usable)
-
-
-def measure_limits(board: harness.Board) -> None:
-    """Peak arithmetic and bandwidth, on one thread and, if rows need it, on all."""
-    board.run.data["limits"] = limits.measure(board.settings.threads)
-    board.run.write()
 
 
 def describe(usable: dict, missing: dict[str, str]) -> dict[str, dict]:

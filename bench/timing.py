@@ -19,6 +19,9 @@ from typing import Any
 import numpy as np
 
 ROUNDS = 9  # at least; the rank test has little to say with fewer
+NOISY = 1.08  # median over best: above this a row gets more rounds,
+MORE_ROUNDS = 3  # up to so many times as many,
+MORE_SECONDS = 2.0  # if they fit into this time
 SIGNIFICANT = 0.01  # probability below which two competitors count as different
 
 
@@ -150,10 +153,13 @@ def interleave(
             failed(name, error)
     collecting = gc.isenabled()
     gc.disable()
+    begin = perf_counter_ns()
     try:
-        for number in range(rounds):
+        number = 0
+        while number < rounds or _wants_more(alive, number, rounds, begin):
             order = list(alive)
             shift = number % max(len(order), 1)
+            number += 1
             for name in order[shift:] + order[:shift]:
                 try:
                     alive[name].ns.append(_sample(entries[name], alive[name].calls, flush))
@@ -164,6 +170,13 @@ def interleave(
         if collecting:
             gc.enable()
     return alive
+
+
+def _wants_more(alive: dict[str, Samples], done: int, rounds: int, begin: int) -> bool:
+    """Whether the machine was noisy, and there is time for another round."""
+    if done >= MORE_ROUNDS * rounds or (perf_counter_ns() - begin) > MORE_SECONDS * 1e9:
+        return False
+    return any(taken.median > NOISY * taken.best for taken in alive.values())
 
 
 def _sample(entry: Prepared, calls: int, flush: Callable[[], None] | None) -> float:
@@ -178,7 +191,7 @@ def _sample(entry: Prepared, calls: int, flush: Callable[[], None] | None) -> fl
 # ---- comparison ----
 
 
-def ratio(peer: list[float], ours: list[float]) -> float:
+def paired_ratio(peer: list[float], ours: list[float]) -> float:
     """Peer time over our time: the median of the rounds' own ratios.
 
     The two samples of a round lie close in time, so that a slow spell cancels out.
@@ -201,6 +214,7 @@ def rank_test(a: list[float], b: list[float]) -> float:
     return math.erfc(z / math.sqrt(2))
 
 
-def differ(a: list[float], b: list[float]) -> bool:
-    """Whether the two sets of samples differ beyond chance."""
-    return rank_test(a, b) < SIGNIFICANT
+def differ(peer: list[float], ours: list[float]) -> bool:
+    """Whether two competitors differ beyond chance: by rank, best and rounds agreeing."""
+    side = paired_ratio(peer, ours) > 1
+    return rank_test(peer, ours) < SIGNIFICANT and (min(peer) / min(ours) > 1) == side
