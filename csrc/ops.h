@@ -123,3 +123,36 @@ LN_OP(cross_entropy_probabilities_backward,
 LN_OP(total,
       (const real *values, int64_t n, real *result),
       (values, n, result))
+
+/* optimizer.c, descent.c */
+LN_OP(sgd_step,
+      (const real *grad, int64_t n, double lr, double momentum, double dampening, double
+       weight_decay, int64_t use_buffer, int64_t nesterov, int64_t first, real *buffer, real
+       *param),
+      (grad, n, lr, momentum, dampening, weight_decay, use_buffer, nesterov, first, buffer, param))
+LN_OP(adam_step,
+      (const real *grad, int64_t n, double lr, double beta1, double beta2, double correction1,
+       double correction2, double eps, double weight_decay, int64_t decoupled, int64_t amsgrad,
+       real *m, real *v, real *max_v, real *param),
+      (grad, n, lr, beta1, beta2, correction1, correction2, eps, weight_decay, decoupled, amsgrad,
+       m, v, max_v, param))
+LN_OP(rmsprop_step,
+      (const real *grad, int64_t n, double lr, double alpha, double eps, double weight_decay,
+       double momentum, int64_t use_buffer, int64_t centered, real *v, real *buffer, real
+       *grad_average, real *param),
+      (grad, n, lr, alpha, eps, weight_decay, momentum, use_buffer, centered, v, buffer,
+       grad_average, param))
+LN_OP(adagrad_step,
+      (const real *grad, int64_t n, double lr, double eps, double weight_decay, real *state_sum,
+       real *param),
+      (grad, n, lr, eps, weight_decay, state_sum, param))
+LN_OP(lion_step,
+      (const real *grad, int64_t n, double lr, double beta1, double beta2, double weight_decay,
+       real *m, real *param),
+      (grad, n, lr, beta1, beta2, weight_decay, m, param))
+LN_OP(descend,
+      (const ln_descend_options *options, const real *start, const real *lr, const real *momentum,
+       const double *corrections, int64_t problems, int64_t first, int64_t last, real *x, real
+       *fun, real *grad, int64_t *taken, uint8_t *converged, real *trajectory),
+      (options, start, lr, momentum, corrections, problems, first, last, x, fun, grad, taken,
+       converged, trajectory))

@@ -8,3 +8,5 @@
 #include "pooling.c"
 #include "dense.c"
 #include "loss.c"
+#include "optimizer.c"
+#include "descent.c"

@@ -6,6 +6,7 @@
 #define real float
 #define SUFFIX f32
 #define FMA(a, b, c) fmaf(a, b, c)
+#define SQRT(a) sqrtf(a)
 #define bits uint32_t
 #define signed_bits int32_t
 #define MANTISSA_BITS 23
@@ -13,6 +14,7 @@
 #undef real
 #undef SUFFIX
 #undef FMA
+#undef SQRT
 #undef bits
 #undef signed_bits
 #undef MANTISSA_BITS
@@ -20,6 +22,7 @@
 #define real double
 #define SUFFIX f64
 #define FMA(a, b, c) fma(a, b, c)
+#define SQRT(a) sqrt(a)
 #define bits uint64_t
 #define signed_bits int64_t
 #define MANTISSA_BITS 52
@@ -27,6 +30,7 @@
 #undef real
 #undef SUFFIX
 #undef FMA
+#undef SQRT
 #undef bits
 #undef signed_bits
 #undef MANTISSA_BITS

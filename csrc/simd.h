@@ -7,6 +7,7 @@
  *   F(name)     a static helper of this row:      name_f32
  *   OP(name)    an exported kernel of this set:   ln_name_f32_avx512
  *   FMA(a,b,c)  a*b + c rounded once
+ *   SQRT(a)     square root, correctly rounded
  *
  * dispatch.c defines the public ln_name_f32 that picks a set at the first call.
  */

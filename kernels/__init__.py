@@ -5,6 +5,24 @@ as plain ints. They check nothing and allocate nothing large: that is the work o
 the package above. ``loopnest.ckernels`` has the same modules and functions in C.
 """
 
-from loopnest.kernels import activation, convolution, dense, gates, loss, pooling
+from loopnest.kernels import (
+    activation,
+    convolution,
+    dense,
+    descent,
+    gates,
+    loss,
+    optimizer,
+    pooling,
+)
 
-__all__ = ["activation", "convolution", "dense", "gates", "loss", "pooling"]
+__all__ = [
+    "activation",
+    "convolution",
+    "dense",
+    "descent",
+    "gates",
+    "loss",
+    "optimizer",
+    "pooling",
+]

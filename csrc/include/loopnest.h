@@ -161,6 +161,44 @@ void ln_cross_entropy_probabilities_backward_f64(const double *logits, const dou
 void ln_total_f32(const float *values, int64_t n, float *result);
 void ln_total_f64(const double *values, int64_t n, double *result);
 
+/* ---- optimizer.c: n elements each, in place; arrays that a flag switches off may be NULL ---- */
+/* buffer is used if use_buffer is set: buffer = first ? g : momentum buffer + (1 - dampening) g */
+void ln_sgd_step_f32(const float *grad, int64_t n, double lr, double momentum, double dampening, double weight_decay, int64_t use_buffer, int64_t nesterov, int64_t first, float *buffer, float *param);
+void ln_sgd_step_f64(const double *grad, int64_t n, double lr, double momentum, double dampening, double weight_decay, int64_t use_buffer, int64_t nesterov, int64_t first, double *buffer, double *param);
+/* correction1 = 1 - beta1^t, correction2 = 1 - beta2^t; decoupled: AdamW's decay; amsgrad: max_v
+ * is used */
+void ln_adam_step_f32(const float *grad, int64_t n, double lr, double beta1, double beta2, double correction1, double correction2, double eps, double weight_decay, int64_t decoupled, int64_t amsgrad, float *m, float *v, float *max_v, float *param);
+void ln_adam_step_f64(const double *grad, int64_t n, double lr, double beta1, double beta2, double correction1, double correction2, double eps, double weight_decay, int64_t decoupled, int64_t amsgrad, double *m, double *v, double *max_v, double *param);
+/* use_buffer: momentum, with buffer; centered: grad_average is used */
+void ln_rmsprop_step_f32(const float *grad, int64_t n, double lr, double alpha, double eps, double weight_decay, double momentum, int64_t use_buffer, int64_t centered, float *v, float *buffer, float *grad_average, float *param);
+void ln_rmsprop_step_f64(const double *grad, int64_t n, double lr, double alpha, double eps, double weight_decay, double momentum, int64_t use_buffer, int64_t centered, double *v, double *buffer, double *grad_average, double *param);
+/* lr as decayed by the caller */
+void ln_adagrad_step_f32(const float *grad, int64_t n, double lr, double eps, double weight_decay, float *state_sum, float *param);
+void ln_adagrad_step_f64(const double *grad, int64_t n, double lr, double eps, double weight_decay, double *state_sum, double *param);
+void ln_lion_step_f32(const float *grad, int64_t n, double lr, double beta1, double beta2, double weight_decay, float *m, float *param);
+void ln_lion_step_f64(const double *grad, int64_t n, double lr, double beta1, double beta2, double weight_decay, double *m, double *param);
+
+/* ---- descent.c: whole descents on an activation ---- */
+/* objective and method: the constants below; corrections: rows of that table; beta2 is RMSprop's
+ * alpha; a negative tol never stops */
+typedef struct {
+    int64_t objective, method, steps, corrections;
+    double beta1, beta2, eps, weight_decay, tol;
+} ln_descend_options;
+enum {
+    LN_EXP, LN_SIGMOID, LN_TANH, LN_RELU, LN_LEAKY_RELU, LN_SILU, LN_GELU, LN_GELU_TANH,
+    LN_GELU_ERF
+};
+enum {
+    LN_GD, LN_EMA, LN_HEAVY_BALL, LN_LOOKBACK, LN_NESTEROV, LN_RMSPROP, LN_ADAGRAD, LN_ADAM,
+    LN_ADAMW, LN_LION
+};
+/* items: the problems, each with its start, lr and momentum. corrections (rows, 2), for Adam:
+ * 1 - beta1^t and sqrt(1 - beta2^t) of step t, the last row serves all later steps. taken: steps
+ * made; converged: |grad| <= tol; trajectory (steps + 1, problems) or NULL */
+void ln_descend_f32(const ln_descend_options *options, const float *start, const float *lr, const float *momentum, const double *corrections, int64_t problems, int64_t first, int64_t last, float *x, float *fun, float *grad, int64_t *taken, uint8_t *converged, float *trajectory);
+void ln_descend_f64(const ln_descend_options *options, const double *start, const double *lr, const double *momentum, const double *corrections, int64_t problems, int64_t first, int64_t last, double *x, double *fun, double *grad, int64_t *taken, uint8_t *converged, double *trajectory);
+
 /* cffi: end */
 
 #ifdef __cplusplus

@@ -25,8 +25,17 @@ from loopnest.convolution import (
     conv2d_paddings_for,
 )
 from loopnest.dense import linear, linear_backward
+from loopnest.descent import Descent, descend
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
 from loopnest.loss import cross_entropy, cross_entropy_backward, log_softmax, softmax
+from loopnest.optimizer import (
+    adagrad_step,
+    adam_step,
+    adamw_step,
+    lion_step,
+    rmsprop_step,
+    sgd_step,
+)
 from loopnest.paths import get_include, get_library_dir
 from loopnest.pooling import (
     average_filter,

@@ -3,6 +3,24 @@
 Each function passes pointers and sizes of its arrays to ``ln_<name>_f32`` or ``_f64``.
 """
 
-from loopnest.ckernels import activation, convolution, dense, gates, loss, pooling
+from loopnest.ckernels import (
+    activation,
+    convolution,
+    dense,
+    descent,
+    gates,
+    loss,
+    optimizer,
+    pooling,
+)
 
-__all__ = ["activation", "convolution", "dense", "gates", "loss", "pooling"]
+__all__ = [
+    "activation",
+    "convolution",
+    "dense",
+    "descent",
+    "gates",
+    "loss",
+    "optimizer",
+    "pooling",
+]

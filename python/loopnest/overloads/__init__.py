@@ -8,4 +8,13 @@ package does, so the bits are the same; it runs on the caller's thread.
 
 def init() -> None:
     """Register all overloads."""
-    from loopnest.overloads import activation, convolution, dense, gates, loss, pooling
+    from loopnest.overloads import (
+        activation,
+        convolution,
+        dense,
+        descent,
+        gates,
+        loss,
+        optimizer,
+        pooling,
+    )

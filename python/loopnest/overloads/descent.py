@@ -1,0 +1,222 @@
+"""`descend` inside ``@njit``: activations, or a pair of njit functions.
+
+x0 is an array or a number; lr and momentum are numbers or arrays of its shape. All strings
+and ``record`` are constants. The result is a `DescentTuple` with the fields of `Descent`.
+"""
+
+import math
+from collections import namedtuple
+from types import FunctionType
+
+import numpy as np
+from numba import njit, types
+from numba.core.errors import TypingError
+from numba.extending import register_jitable
+
+from loopnest import descent as public
+from loopnest.kernels import descent as kernels
+from loopnest.kernels.jit import OPTIONS
+from loopnest.overloads.common import contiguous, flag, is_none, literal, overloads, promoted
+from loopnest.overloads.optimizer import at_least, beta
+
+DescentTuple = namedtuple("DescentTuple", ["x", "fun", "grad", "steps", "converged", "trajectory"])
+
+_rows = register_jitable(public.correction_rows)
+
+
+@register_jitable
+def _corrections(beta1, beta2, steps):
+    """The table of `loopnest.descent`, with its bits."""
+    rows = _rows(beta1, beta2, steps)
+    table = np.empty((rows, 2))
+    power1, power2 = 1.0, 1.0
+    for t in range(rows):
+        power1 *= beta1
+        power2 *= beta2
+        table[t, 0], table[t, 1] = 1.0 - power1, math.sqrt(1.0 - power2)
+    return table
+
+
+def _kernel(objective):
+    """The compiled loop for an objective, and the number of the activation."""
+    if isinstance(objective, types.BaseTuple) and len(objective) == 2:
+        functions = [getattr(part, "dispatcher", None) for part in objective]
+        if all(functions):
+            return _loop(*functions), 0
+    if isinstance(objective, types.StringLiteral):
+        name = literal("descend", "objective", objective, public.OBJECTIVES)
+        return kernels.descend, public.OBJECTIVES.index(name)
+    if isinstance(objective, types.Function):
+        number = public.objective_number(objective.typing_key)
+        if number is not None:
+            return kernels.descend, number
+    raise TypingError(
+        f"descend: objective is {objective}; accepted inside @njit: an activation "
+        f"({', '.join(public.OBJECTIVES)}) as a constant name or the function, "
+        "or a pair of njit functions"
+    )
+
+
+def _loop(f, df):
+    """`kernels.descend` around (f, df), which are compiled with the caller."""
+
+    @njit(**OPTIONS)
+    def value(objective, x, real):
+        return real(f(x))
+
+    @njit(**OPTIONS)
+    def slope(objective, x, real):
+        return real(df(x))
+
+    scope = {**vars(kernels), "value": value, "slope": slope}
+    return njit(**OPTIONS)(FunctionType(kernels.descend.py_func.__code__, scope))
+
+
+def _per_problem(name, argument, x0, dtype):
+    """Compiled function ``(value, start)``: a checked number or array as a flat array."""
+    real = np.float32 if dtype == types.float32 else np.float64
+    message = f"descend: {name} is out of range; accepted: finite numbers of at least 0"
+    wrong_shape = f"descend: {name} has not the shape of x0"
+
+    @register_jitable
+    def checked(values):
+        for value in values:
+            if not (value >= 0 and value < math.inf):
+                raise ValueError(message)
+        return values
+
+    if isinstance(argument, types.Array):
+        promoted("descend", name, argument.dtype)
+        if not isinstance(x0, types.Array) or argument.ndim != x0.ndim:
+            raise TypingError(
+                f"descend: {name} is {argument}; accepted: a number, or the shape of x0"
+            )
+        convert = contiguous(argument, dtype)
+
+        def take(value, start):
+            if value.shape != start.shape:
+                raise ValueError(wrong_shape)
+            return checked(convert(value).reshape(value.size))
+
+    else:
+        number = argument.value if isinstance(argument, types.Omitted) else argument
+        if not isinstance(number, (int, float)):
+            promoted("descend", name, types.unliteral(number))
+
+        def take(value, start):
+            return checked(np.full(start.size, real(value)))
+
+    return register_jitable(take)
+
+
+def _start(x0):
+    """(dtype, compiled function that makes a contiguous array of x0)."""
+    if isinstance(x0, types.Array):
+        dtype = promoted("descend", "x0", x0.dtype)
+        return dtype, contiguous(x0, dtype)
+    dtype = promoted("descend", "x0", types.unliteral(x0))
+    real = np.float32 if dtype == types.float32 else np.float64
+    return dtype, register_jitable(lambda x0: np.full(1, real(x0)))
+
+
+def _finish(x0, record):
+    """Compiled function that shapes the flat outputs like x0."""
+    if isinstance(x0, types.Array):
+        if record:
+            path = register_jitable(lambda path, shape: path.reshape((path.shape[0], *shape)))
+        else:
+            path = register_jitable(lambda path, shape: None)
+
+        def finish(shape, x, fun, grad, taken, converged, trajectory):
+            values = x.reshape(shape), fun.reshape(shape), grad.reshape(shape)
+            stopped = (converged != 0).reshape(shape)
+            return DescentTuple(*values, taken.reshape(shape), stopped, path(trajectory, shape))
+
+    else:
+        path = register_jitable((lambda p: p.reshape(p.size)) if record else (lambda p: None))
+
+        def finish(shape, x, fun, grad, taken, converged, trajectory):
+            return DescentTuple(
+                x[0], fun[0], grad[0], taken[0], converged[0] != 0, path(trajectory)
+            )
+
+    return register_jitable(finish)
+
+
+@overloads(public.descend)
+def descend(
+    objective,
+    x0,
+    method="gd",
+    lr=None,
+    steps=None,
+    momentum=0.0,
+    convention="ema",
+    record=False,
+    tol=None,
+    gradient=None,
+    betas=(0.9, 0.999),
+    alpha=0.99,
+    eps=1e-8,
+    weight_decay=0.0,
+    h=None,
+):
+    op = "descend"
+    if is_none(lr) or not isinstance(steps, (types.Integer, types.IntegerLiteral)):
+        raise TypingError(f"{op}: lr is {lr}, steps is {steps}; accepted: rates and an integer")
+    if not (is_none(gradient) and is_none(h)):
+        raise TypingError(f"{op}: gradient and h are not to be had inside @njit; pass (f, df)")
+    method_name = literal(op, "method", method, public.METHOD_NAMES)
+    convention_name = literal(op, "convention", convention, public.CONVENTIONS)
+    kind = public.method_number(op, method_name, convention_name)
+    recorded = flag(op, "record", record)
+    kernel, number = _kernel(objective)
+    dtype, prepare = _start(x0)
+    rates, momenta = (
+        _per_problem("lr", lr, x0, dtype),
+        _per_problem("momentum", momentum, x0, dtype),
+    )
+    finish, never_stops = _finish(x0, recorded), is_none(tol)
+    positive, enough = at_least(op, "eps or weight_decay"), at_least(op, "tol")
+    beta1, beta2, keep = beta(op, "betas[0]"), beta(op, "betas[1]"), beta(op, "alpha")
+    is_adam, is_rmsprop = method_name in ("adam", "adamw"), method_name == "rmsprop"
+    if never_stops:
+        enough = register_jitable(lambda tol: -1.0)
+    real = np.float32 if dtype == types.float32 else np.float64
+
+    def implementation(
+        objective,
+        x0,
+        method="gd",
+        lr=None,
+        steps=None,
+        momentum=0.0,
+        convention="ema",
+        record=False,
+        tol=None,
+        gradient=None,
+        betas=(0.9, 0.999),
+        alpha=0.99,
+        eps=1e-8,
+        weight_decay=0.0,
+        h=None,
+    ):
+        if steps < 0:
+            raise ValueError("descend: steps is below 0")
+        b1, b2, a = beta1(betas[0]), beta2(betas[1]), keep(alpha)
+        options = positive(eps), positive(weight_decay), enough(tol)
+        array = prepare(x0)
+        rate, mu = rates(lr, array), momenta(momentum, array)
+        start = array.reshape(array.size)
+        table = _corrections(b1, b2, steps if is_adam else 0)
+        x, fun, grad = np.empty(start.size, real), np.empty(start.size, real), np.empty_like(start)
+        taken, converged = np.empty(start.size, np.int64), np.empty(start.size, np.uint8)
+        trajectory = np.empty((steps + 1 if recorded else 0, start.size), real)
+        second = a if is_rmsprop else b2
+        kernel(
+            number, kind, start, rate, mu, steps, table, b1, second, *options, int(recorded),
+            0, start.size, x, fun, grad, taken, converged, trajectory,
+        )  # fmt: skip
+        return finish(array.shape, x, fun, grad, taken, converged, trajectory)
+
+    return implementation
