@@ -161,7 +161,9 @@ def conv2d_backward_weight(
             for oh in range(out_h):
                 slopes = ((image * k + out_channel) * out_h + oh) * out_w
                 for c in range(group_channels):
-                    plane = (image * channels + out_channel // group_k * group_channels + c) * height
+                    plane = (
+                        image * channels + out_channel // group_k * group_channels + c
+                    ) * height
                     for i in range(r):
                         h = oh * stride_h - top + i * dilation_h
                         inside = 0 <= h < height

@@ -115,9 +115,7 @@ def cross_entropy_probabilities(logits, target, smoothing, first, last, losses):
 
 
 @kernel
-def cross_entropy_backward(
-    logits, target, ignore_index, smoothing, scale, first, last, dlogits
-):
+def cross_entropy_backward(logits, target, ignore_index, smoothing, scale, first, last, dlogits):
     """Rows [first, last) of (softmax - target) scale[n] for class indices."""
     classes = logits.shape[1]
     x1, d1 = logits.reshape(logits.size), dlogits.reshape(dlogits.size)

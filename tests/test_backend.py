@@ -99,7 +99,7 @@ def test_both_backends_have_the_same_kernels():
         kernels = {
             name
             for name, value in vars(getattr(numba, row)).items()
-            if hasattr(value, "py_func") and value.targetoptions.get("forceinline") is None
+            if hasattr(value, "py_func") and value.stats.cache_path  # what kernels call has none
         }
         assert kernels <= set(vars(getattr(c, row))), row
 

@@ -164,9 +164,7 @@ def pair(op: str, name: str, value: Any, low: int, high: int) -> tuple[int, int]
     return value, value
 
 
-def number(
-    op: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf
-) -> float:
+def number(op: str, name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """``value`` as a finite float within ``[low, high]``."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{op}: {name} is {value!r}; accepted: a number")

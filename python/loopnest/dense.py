@@ -92,9 +92,7 @@ def linear(
     return y
 
 
-def linear_backward(
-    dy: Any, x: Any, weight: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def linear_backward(dy: Any, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `linear` by its input, its weight and its bias.
 
     Parameters

@@ -303,10 +303,10 @@ def _outputs(size: int, steps: int, dtype: np.dtype) -> tuple[np.ndarray, ...]:
 
 
 def _result(shape: tuple, outputs: tuple[np.ndarray, ...], record: bool) -> Descent:
-    x, fun, grad, taken, converged, trajectory = outputs
+    *columns, stopped, trajectory = outputs
     path = trajectory.reshape(trajectory.shape[0], *shape) if record else None
-    arrays = [a.reshape(shape) for a in (x, fun, grad, taken, converged.view(np.bool_))]
+    arrays = (a.reshape(shape) for a in (*columns, stopped.view(np.bool_)))
+    x, fun, grad, taken, converged = arrays
     if shape == ():
-        *values, count, stopped = (a[()] for a in arrays)
-        return Descent(*values, int(count), bool(stopped), path)
-    return Descent(*arrays, path)
+        return Descent(x[()], fun[()], grad[()], int(taken), bool(converged), path)
+    return Descent(x, fun, grad, taken, converged, path)

@@ -77,9 +77,7 @@ def _image(op: str, x: Any) -> np.ndarray:
     return x
 
 
-def _average_options(
-    op: str, count_include_pad: Any, divisor_override: Any
-) -> tuple[int, int]:
+def _average_options(op: str, count_include_pad: Any, divisor_override: Any) -> tuple[int, int]:
     """(include_pad, divisor) as the kernels take them; divisor 0 is "no override"."""
     include = int(_flag(op, "count_include_pad", count_include_pad))
     if divisor_override is None:
@@ -197,7 +195,10 @@ def avg_pool2d_backward(
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     checks.same_shape(op, "dy", dy, (*x.shape[:2], *g.output))
     dx = checks.output(op, out, x.shape, dtype, (*given, dy))
-    kernel, options = backend.kernels.pooling.avg_pool2d_backward, (*g.kernel, *g.stride, *g.padding)
+    kernel, options = (
+        backend.kernels.pooling.avg_pool2d_backward,
+        (*g.kernel, *g.stride, *g.padding),
+    )
     threads.split(
         lambda first, last: kernel(dy, *options, *averaging, first, last, dx),
         x.shape[0] * x.shape[1],

@@ -17,9 +17,7 @@ def linear(x, weight, bias, first, last, y):
 
 
 def linear_backward_input(dy, weight, first, last, dx):
-    _backward_input[dy.dtype](
-        pointer(dy), pointer(weight), *weight.shape, first, last, pointer(dx)
-    )
+    _backward_input[dy.dtype](pointer(dy), pointer(weight), *weight.shape, first, last, pointer(dx))
 
 
 def linear_backward_weight(x, dy, first, last, dweight):
