@@ -420,3 +420,8 @@ BAD = [
 def test_bad_input(error, message, arguments, options, backend):
     with pytest.raises(error, match="descend: .*" + message):
         ln.descend(*arguments, **{"lr": 0.1, "steps": 2, **options})
+
+
+def test_one_start_broadcasts(backend):
+    found = ln.descend(ln.gelu, np.zeros(1), lr=0.1, steps=1)
+    assert found.x.tolist() == [-0.05]

@@ -204,3 +204,8 @@ def test_overlapping_out():
     memory = np.zeros(5)
     with pytest.raises(ValueError, match="overlaps an input"):
         ln.gate_forward("and", memory[:4], 1.0, out=memory[1:])
+
+
+def test_ones_broadcast(backend):
+    y = ln.gate_forward("and", np.ones((1, 1)), np.ones(1))
+    assert y.shape == (1, 1) and y[0, 0] == 0.5

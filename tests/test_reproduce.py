@@ -258,7 +258,14 @@ def test_warmup_knows_every_kernel():
     """Every public function that computes can be warmed up."""
     every = set(warmup.select([]))
     public = {name for name in dir(ln) if callable(getattr(ln, name))}
-    not_kernels = {"Gate", "gate", "conv2d_output_shape", "conv2d_paddings_for", "average_filter"}
+    not_kernels = {
+        "Gate",
+        "Descent",
+        "gate",
+        "conv2d_output_shape",
+        "conv2d_paddings_for",
+        "average_filter",
+    }
     not_kernels |= {"available_backends", "get_backend", "use_backend", "get_num_threads"}
     not_kernels |= {"set_num_threads", "get_include", "get_library_dir"}
     assert public - not_kernels == every

@@ -125,7 +125,8 @@ def _problems(op: str, x0: Any, lr: Any, momentum: Any) -> tuple[tuple, list[np.
         raise ValueError(
             f"{op}: shapes {shapes}; accepted: shapes that broadcast against each other"
         ) from None
-    return arrays[0].shape, [np.ascontiguousarray(a).reshape(-1) for a in arrays]
+    # Copies: NumPy warns about broadcast views whose flags Numba reads.
+    return arrays[0].shape, [np.array(a, order="C").reshape(-1) for a in arrays]
 
 
 def correction_rows(beta1: float, beta2: float, steps: int) -> int:

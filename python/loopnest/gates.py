@@ -155,7 +155,8 @@ def _operands(op: str, a: Any, b: Any) -> tuple[bool, np.ndarray, np.ndarray]:
     checks.same_dtype(op, a=arrays[0], b=arrays[1])
     if arrays[0].shape != arrays[1].shape:
         try:
-            arrays = [np.ascontiguousarray(v) for v in np.broadcast_arrays(*arrays)]
+            # Copies: NumPy warns about broadcast views whose flags Numba reads.
+            arrays = [np.array(v, order="C") for v in np.broadcast_arrays(*arrays)]
         except ValueError:
             raise ValueError(
                 f"{op}: a has shape {arrays[0].shape}, b {arrays[1].shape}; "

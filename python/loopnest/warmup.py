@@ -92,12 +92,32 @@ _LOSS: dict[str, Call] = {
 }
 _GATES: dict[str, Call] = {"gate_forward": lambda t: ln.gate_forward("xor", *[np.ones(1, t)] * 2)}
 
+
+def _step(op: str, states: int, **options: Any) -> Call:
+    """``states`` arrays follow the parameters and the gradient."""
+    return lambda t: getattr(ln, op)(*[np.ones(1, t) for _ in range(2 + states)], **options)
+
+
+_OPTIMIZER: dict[str, Call] = {
+    "sgd_step": _step("sgd_step", 0, lr=0.1),
+    "adam_step": _step("adam_step", 2, step=1),
+    "adamw_step": _step("adamw_step", 2, step=1),
+    "rmsprop_step": _step("rmsprop_step", 1),
+    "adagrad_step": _step("adagrad_step", 1, step=1),
+    "lion_step": _step("lion_step", 1),
+}
+_DESCENT: dict[str, Call] = {
+    "descend": lambda t: ln.descend(ln.gelu, np.ones(1, t), lr=0.1, steps=1),
+}
+
 ROWS: dict[str, dict[str, Call]] = {
     "activation": _ACTIVATION,
     "convolution": _CONVOLUTION,
     "pooling": _POOLING,
     "dense": _DENSE,
     "loss": _LOSS,
+    "optimizer": _OPTIMIZER,
+    "descent": _DESCENT,
     "gates": _GATES,
 }
 
