@@ -63,9 +63,7 @@ def caches() -> list[dict[str, Any]]:
         kind, level, size = (_read(f"{folder}/{n}") for n in ("type", "level", "size"))
         if kind in ("Data", "Unified") and level and size:
             shared = _read(f"{folder}/shared_cpu_list") or "0"
-            found.append(
-                {"name": f"L{level}", "bytes": _bytes(size), "shared_by": _count(shared)}
-            )
+            found.append({"name": f"L{level}", "bytes": _bytes(size), "shared_by": _count(shared)})
     if found:
         return sorted(found, key=lambda c: c["bytes"])
     guess = (("L1", 32 << 10, 1), ("L2", 1 << 20, 1), ("L3", 16 << 20, usable_cores()))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import reference
 from cases import Case
-from peers import Peer
+from peers import Peer, after
 from timing import Prepared
 
 
@@ -107,6 +107,10 @@ class NumPy(_Blas):
 
         return Prepared(slope)
 
+    def relu_backward(self, case: Case, dy, x):
+        dx = np.empty_like(x)
+        return Prepared(lambda: np.multiply(dy, x > 0, out=dx))
+
     # -- convolution and pooling --
 
     def conv2d(self, case: Case, x, weight, bias=None):
@@ -132,7 +136,104 @@ class NumPy(_Blas):
             raise NotImplementedError("values only, whole windows only")
         return Prepared(_pool(case, x, np.maximum, -np.inf, lambda y: y))
 
+    def global_avg_pool2d(self, case: Case, x):
+        return Prepared(np.mean, (x,), {"axis": (2, 3), "keepdims": True})
+
+    def global_max_pool2d(self, case: Case, x):
+        return Prepared(np.max, (x,), {"axis": (2, 3), "keepdims": True})
+
     # -- dense and loss --
+
+    def softmax(self, case: Case, x):
+        y, axis = np.empty_like(x), case.options["axis"]
+
+        def normalised():
+            np.subtract(x, x.max(axis=axis, keepdims=True), out=y)
+            np.exp(y, out=y)
+            return np.divide(y, y.sum(axis=axis, keepdims=True), out=y)
+
+        return Prepared(normalised)
+
+    # -- optimizers and gates --
+
+    def sgd_step(self, case: Case, param, grad, buffer):
+        lr, momentum = (param.dtype.type(case.options[k]) for k in ("lr", "momentum"))
+        scratch = np.empty_like(param)
+
+        def step():
+            np.multiply(buffer, momentum, out=buffer)
+            np.add(buffer, grad, out=buffer)
+            np.multiply(buffer, lr, out=scratch)
+            np.subtract(param, scratch, out=param)
+
+        return Prepared(step, result=after(case, (param, grad, buffer)))
+
+    def adam_step(self, case: Case, param, grad, m, v):
+        number, t = param.dtype.type, case.options["step"]
+        b1, b2, lr, eps = (number(x) for x in (0.9, 0.999, 1e-3, 1e-8))
+        rate, root = number(1e-3 / (1 - 0.9**t)), number(1 / math.sqrt(1 - 0.999**t))
+        scratch = np.empty_like(param)
+
+        def step():
+            np.multiply(m, b1, out=m)
+            np.multiply(grad, number(1) - b1, out=scratch)
+            np.add(m, scratch, out=m)
+            np.multiply(v, b2, out=v)
+            np.multiply(grad, grad, out=scratch)
+            np.multiply(scratch, number(1) - b2, out=scratch)
+            np.add(v, scratch, out=v)
+            np.sqrt(v, out=scratch)
+            np.multiply(scratch, root, out=scratch)
+            np.add(scratch, eps, out=scratch)
+            np.divide(m, scratch, out=scratch)
+            np.multiply(scratch, rate, out=scratch)
+            np.subtract(param, scratch, out=param)
+
+        return Prepared(step, result=after(case, (param, grad, m, v)))
+
+    def descend(self, case: Case, objective, x0):
+        o, number = case.options, x0.dtype.type
+        lr, b, keep = number(o["lr"]), number(o["momentum"]), number(1 - o["momentum"])
+        x, v, s, t = (np.empty_like(x0) for _ in range(4))
+
+        def loop():
+            x[...], v[...] = x0, 0
+            for _ in range(o["steps"]):
+                _sigmoid(x, number(-1.702), s)
+                np.subtract(number(1), s, out=t)
+                np.multiply(t, x, out=t)
+                np.multiply(t, number(1.702), out=t)
+                np.add(t, number(1), out=t)
+                np.multiply(t, s, out=t)
+                if b:
+                    np.multiply(v, b, out=v)
+                    np.multiply(t, keep, out=t)
+                    np.add(v, t, out=v)
+                np.multiply(v if b else t, lr, out=s)
+                np.subtract(x, s, out=x)
+            return x
+
+        return Prepared(loop)
+
+    def gate_forward(self, case: Case, name, a, b):
+        import loopnest as ln
+
+        *hidden, (weight, bias) = [
+            (w.astype(a.dtype), c.astype(a.dtype)) for w, c in ln.gate(name).layers
+        ]
+        y = np.empty_like(a)
+
+        def network():
+            columns = [a, b]
+            for w, c in hidden:
+                columns = [
+                    np.maximum(columns[0] * w[0, j] + columns[1] * w[1, j] + c[j], 0)
+                    for j in range(w.shape[1])
+                ]
+            z = columns[0] * weight[0, 0] + columns[1] * weight[1, 0] + bias[0]
+            return _sigmoid(z, a.dtype.type(-1), y)
+
+        return Prepared(network)
 
     def linear(self, case: Case, x, weight, bias):
         y = np.empty((*x.shape[:-1], weight.shape[1]), x.dtype)

@@ -45,9 +45,7 @@ class OnnxRuntime(Peer):
         binding = session.io_binding()
         binding.bind_ortvalue_input("x", onnxruntime.OrtValue.ortvalue_from_numpy(x))
         binding.bind_ortvalue_output("y", y)
-        return Prepared(
-            session.run_with_iobinding, (binding,), result=lambda raw: y.numpy()
-        )
+        return Prepared(session.run_with_iobinding, (binding,), result=lambda raw: y.numpy())
 
     # -- each op as (nodes, constants); the last node writes y --
 
@@ -96,6 +94,12 @@ class OnnxRuntime(Peer):
     def max_pool2d(self, case: Case, x):
         dilations = reference._pair(case.options.get("dilation", 1))
         return [node("MaxPool", "x", dilations=dilations, **window(case))], {}
+
+    def global_avg_pool2d(self, case: Case, x):
+        return [node("GlobalAveragePool", "x")], {}
+
+    def global_max_pool2d(self, case: Case, x):
+        return [node("GlobalMaxPool", "x")], {}
 
     def linear(self, case: Case, x, weight, bias):
         if x.ndim != 2:

@@ -106,6 +106,26 @@ class Torch(Peer):
     def relu_backward(self, case: Case, dy, x):
         return call(aten.threshold_backward.grad_input, dy, x, 0, grad_input=torch.empty_like(x))
 
+    def leaky_relu_backward(self, case: Case, dy, x):
+        slope, dx = case.options.get("negative_slope", 0.01), torch.empty_like(x)
+        return call(aten.leaky_relu_backward.grad_input, dy, x, slope, False, grad_input=dx)
+
+    # PyTorch's own take the function's value: recomputed, as our calls are given x.
+
+    def tanh_backward(self, case: Case, dy, x):
+        y, dx = torch.empty_like(x), torch.empty_like(x)
+        return call(lambda: aten.tanh_backward.grad_input(dy, torch.tanh(x, out=y), grad_input=dx))
+
+    def sigmoid_backward(self, case: Case, dy, x):
+        y, dx = torch.empty_like(x), torch.empty_like(x)
+        return call(
+            lambda: aten.sigmoid_backward.grad_input(dy, torch.sigmoid(x, out=y), grad_input=dx)
+        )
+
+    def exp_backward(self, case: Case, dy, x):
+        y = torch.empty_like(x)
+        return call(lambda: torch.mul(dy, torch.exp(x, out=y), out=y))
+
     # -- convolution and pooling --
 
     def conv2d(self, case: Case, x, weight, bias=None):
@@ -156,9 +176,14 @@ class Torch(Peer):
         arguments = (o["kernel"], o["stride"], o["padding"], dilation, ceil)
         for form, layout in layouts():
             g, xs, i = (a.to(memory_format=layout) for a in (dy, x, indices))
-            yield call(
-                aten.max_pool2d_with_indices_backward, g, xs, *arguments, i, variant=form
-            )
+            yield call(aten.max_pool2d_with_indices_backward, g, xs, *arguments, i, variant=form)
+
+    def global_avg_pool2d(self, case: Case, x):
+        yield call(F.adaptive_avg_pool2d, x, 1, variant="adaptive")
+        yield call(torch.mean, x, (2, 3), keepdim=True, variant="mean")
+
+    def global_max_pool2d(self, case: Case, x):
+        yield call(torch.amax, x, (2, 3), keepdim=True, variant="amax")
 
     # -- dense and loss --
 
@@ -242,6 +267,44 @@ class Torch(Peer):
             if held:
                 step.state[p] = {"momentum_buffer": held[0]}
             yield call(step.step, variant=variant, result=changed(p, *held))
+
+    def descend(self, case: Case, x0):
+        o = case.options
+        x, v, s = (torch.empty_like(x0) for _ in range(3))
+
+        def loop():
+            x.copy_(x0)
+            v.zero_()
+            for _ in range(o["steps"]):
+                torch.mul(x, 1.702, out=s)
+                aten.silu_backward.grad_input(one, s, grad_input=s)
+                if o["momentum"]:
+                    v.mul_(o["momentum"]).add_(s, alpha=1 - o["momentum"])
+                x.sub_(v if o["momentum"] else s, alpha=o["lr"])
+            return x
+
+        one = torch.ones_like(x0)
+        return call(loop)
+
+    def gate_forward(self, case: Case, a, b):
+        import loopnest as ln
+
+        *hidden, (weight, bias) = [
+            (w.tolist(), c.tolist()) for w, c in ln.gate(case.name.split("-")[0]).layers
+        ]
+        y = torch.empty_like(a)
+
+        def neuron(x1, x2, w1, w2, c):
+            return torch.mul(x1, w1).add_(x2, alpha=w2).add_(c)
+
+        def network():
+            x1, x2 = a, b
+            for w, c in hidden:
+                x1, x2 = (neuron(x1, x2, w[0][j], w[1][j], c[j]).clamp_(min=0) for j in range(2))
+            z = neuron(x1, x2, weight[0][0], weight[1][0], bias[0])
+            return torch.sigmoid(z, out=y)
+
+        return call(network)
 
 
 def changed(*tensors):

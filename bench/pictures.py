@@ -19,6 +19,7 @@ matplotlib.rcParams.update({
     "text.color": "#1d2530", "axes.labelcolor": "#1d2530",
 })  # fmt: skip
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.ticker import FuncFormatter  # noqa: E402
 
 COLOURS = {"numba": "#1f6fb4", "c": "#e08214", "njit": "#3a9d5d", "peer": "#8a94a3"}
 BEHIND = 0.45  # opacity of a bar that has not reached 1.0
@@ -36,7 +37,7 @@ def bars(data: dict[str, Any], folder: Path) -> list[Path]:
         return []
     figure, axis = plt.subplots(figsize=(8.6, 1.35 + 0.34 * len(rows)), layout="constrained")
     values = [e["ratio"] for r in rows for e in _own(r).values()]
-    low, high = min([0.5, *values]) / 1.25, max([2.0, *values]) * 2.2
+    low, high = min([0.5, *values]) / 2.2, max([2.0, *values]) * 2.0
     axis.set_xscale("log")
     axis.set_xlim(low, high)
     axis.axvspan(1, high, color="#eaf4ec", zorder=0)
@@ -52,8 +53,8 @@ def bars(data: dict[str, Any], folder: Path) -> list[Path]:
     axis.set_xlabel("times as fast as the fastest peer (right of 1.0: loopnest is faster)")
     axis.set_title(_title(data, "Ratio to the fastest peer"), loc="left", fontsize=10)
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[own]) for own in ("numba", "c")]
-    axis.legend(handles, ["Numba", "C (pale: slower than the peer)"], loc="lower left", ncols=2,
-                bbox_to_anchor=(0, -0.005), frameon=True, framealpha=0.9, fontsize=8)  # fmt: skip
+    words = ["Numba", "C (pale: slower than the peer)"]
+    figure.legend(handles, words, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     return _save(figure, folder / "ratios")
 
 
@@ -75,15 +76,15 @@ def _row_bars(axis: Any, place: int, record: dict[str, Any], low: float) -> None
         )  # fmt: skip
         right = ratio >= 1
         axis.annotate(
-            text.ratio_of(entry)[:-1], (ratio, place + offset), (3 if right else -3, 0),
+            text.ratio_of(entry), (ratio, place + offset), (3 if right else -3, 0),
             textcoords="offset points", ha="left" if right else "right", va="center",
             fontsize=7, zorder=5,
         )  # fmt: skip
     peer = record["fastest_peer"]
     words = f"{text.name_of(peer)} {text.state_of(record['competitors'][peer])}"
     axis.annotate(
-        words, (1, place), (-4, 0), xycoords=("axes fraction", "data"),
-        textcoords="offset points", ha="right", va="center", fontsize=7, color="#4a5361", zorder=5,
+        words, (1, place), (4, 0), xycoords=("axes fraction", "data"),
+        textcoords="offset points", ha="left", va="center", fontsize=7.5, color="#4a5361",
     )  # fmt: skip
 
 
@@ -130,6 +131,9 @@ def roofline(data: dict[str, Any], folder: Path) -> list[Path]:
         )  # fmt: skip
     axis.set_xlabel("arithmetic per byte that must move, FLOP/byte")
     axis.set_ylabel("GFLOP/s (best time)")
+    plain = FuncFormatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_major_formatter(plain)
+    axis.yaxis.set_major_formatter(plain)
     axis.grid(True, which="major", color="#e4e8ed", linewidth=0.6, zorder=0)
     for kind, marker, label in (
         ("numba", "o", "Numba"), ("c", "s", "C"), ("peer", "D", "fastest peer")
@@ -156,7 +160,9 @@ def _spread(rows: list[dict[str, Any]]) -> list[float]:
 
 
 def _roofs(axis: Any, limits: dict[str, Any], places: list[float]) -> None:
+    """Peaks as level lines, each memory as a line that grows with the arithmetic per byte."""
     low, high = min(places) / 2, max(places) * 3
+    axis.set_xlim(low, high)
     peaks = limits["gflops"]
     for dtype, style in (("float32", "-"), ("float64", (0, (5, 2)))):
         axis.plot([low, high], [peaks[dtype]] * 2, color="#1d2530", linestyle=style, linewidth=1)
@@ -167,17 +173,11 @@ def _roofs(axis: Any, limits: dict[str, Any], places: list[float]) -> None:
         rate = max(rates.values())
         knee = min(peaks["float32"] / rate, high)
         axis.plot([low, knee], [low * rate, knee * rate], color=colour, linewidth=1)
-        axis.annotate(
-            f"{level} {rate:.0f} GB/s", (low, low * rate), (4, 2),
-            textcoords="offset points", fontsize=7.5, color=colour, rotation=_slope(axis),
-            rotation_mode="anchor",
-        )  # fmt: skip
-    axis.set_xlim(low, high)
-
-
-def _slope(axis: Any) -> float:
-    """Angle on the page of a line that grows in proportion, about right for these axes."""
-    return 33.0
+        # Above the points: most rows stay below a third of a roof.
+        start = max(knee / 6, low * 1.1)
+        axis.text(start, start * rate * 1.06, f"{level} {rate:.0f} GB/s", fontsize=7.5,
+                  color=colour, rotation=math.degrees(math.atan(rate)), rotation_mode="anchor",
+                  transform_rotates_text=True)  # fmt: skip
 
 
 def _point(axis: Any, record: dict[str, Any], x: float, number: int) -> None:

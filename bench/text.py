@@ -29,7 +29,9 @@ def digits(value: float) -> str:
     """Three significant digits, never in powers of ten."""
     if value >= 100:
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def rate_of(column: dict[str, Any], record: dict[str, Any]) -> str:

@@ -35,11 +35,12 @@ class Case:
     elements: int = 0
     cell: str | None = None
     large: bool = False
+    changes: tuple[int, ...] = ()  # arguments that the call changes in place
 
     @property
     def row(self) -> str:
         """The op family, which is the name of a file in each room."""
-        return ROW_OF[self.op]
+        return ROW_OF.get(self.op) or BENCH_ROW_OF[self.op]
 
     def arguments(self, dtype: np.dtype, seed: int = 0) -> tuple:
         """Positional arguments, the same for the same seed."""
@@ -315,6 +316,75 @@ def _sweeps() -> Iterator[Case]:
                 yield case
 
 
+def _every_op() -> Iterator[Case]:
+    """One row for each op that has no cell of its own."""
+    size = (1 << 16,)
+    for op in ("sigmoid", "tanh", "relu", "leaky_relu"):
+        yield _unary(op, {}, size, large=True, cell="every op")
+    yield _unary("gelu_derivative", {}, size, large=True, cell="every op")
+    for op in (*PLAIN, "leaky_relu"):
+        yield _unary(f"{op}_backward", {}, size, count=2, large=True, cell="every op")
+    for op in ("softmax", "log_softmax"):
+        counts = (16, 5 << 19, 2 << 19, "every op", True)
+        yield Case(op, "4096x128", normal((4096, 128)), {"axis": -1}, *counts)
+    x = (8, 64, 56, 56)
+    for op in ("global_avg_pool2d", "global_max_pool2d"):
+        counts = (56 * 56, math.prod(x), math.prod(x), "every op", True)
+        yield Case(op, "8x64x56x56", normal(x), {}, *counts)
+
+
+# What each optimizer step has besides parameter and gradient, its options, and its arithmetic.
+STEPS: dict[str, tuple[int, dict[str, Any], int]] = {
+    "sgd_step": (1, {"lr": 1e-3, "momentum": 0.9}, 4),
+    "adam_step": (2, {"step": 10}, 12),
+    "adamw_step": (2, {"step": 10}, 14),
+    "rmsprop_step": (1, {}, 7),
+    "adagrad_step": (1, {"step": 10}, 6),
+    "lion_step": (1, {}, 9),
+}
+
+
+def _optimizers() -> Iterator[Case]:
+    for op, (states, options, flops) in STEPS.items():
+        for size in (100_000, 10_000_000):
+            cell = "adam, momentum step" if op in ("sgd_step", "adam_step") else "every op"
+            yield Case(
+                op, str(size), _step_arrays(size, states), options, 4, flops * size,
+                (2 * states + 3) * size, cell, True, (0, *range(2, 2 + states)),
+            )  # fmt: skip
+    for starts, steps in ((100_000, 100), (1_000_000, 1000)):
+        for method, momentum in (("gd", 0.0), ("momentum", 0.9)):
+            yield _sweep(method, starts, steps, {"lr": 0.1, "momentum": momentum})
+
+
+def _step_arrays(size: int, states: int):
+    """Parameter, gradient, and states as after some steps: second moments are not negative."""
+
+    def arrays(rng, dtype):
+        param, grad = rng.standard_normal((2, size)).astype(dtype)
+        return param, grad, *(0.5 + rng.random((states, size))).astype(dtype)
+
+    return arrays
+
+
+def _sweep(method: str, starts: int, steps: int, options: dict[str, Any]) -> Case:
+    options = {"method": method, "steps": steps, **options}
+    return Case(
+        "descend", f"{method}-{starts}x{steps}",
+        lambda rng, dtype: ("gelu", rng.uniform(-2, 3, starts).astype(dtype)),
+        options, steps, 2 * starts * steps, 2 * starts, "sweep", True,
+    )  # fmt: skip
+
+
+def _gates() -> Iterator[Case]:
+    for name, size in (("xor", 1_000_000), ("nand", 1_000_000)):
+        yield Case(
+            "gate_forward", f"{name}-{size}",
+            lambda rng, dtype, name=name, size=size: (name, *rng.random((2, size)).astype(dtype)),
+            {}, 4, size * (14 if name == "xor" else 5), 3 * size, "every op", True,
+        )  # fmt: skip
+
+
 def _cells() -> Iterator[Case]:
     """Cells of the targets whose arrays are too large to go through every test."""
     yield from conv("vgg64", (1, 64, 224, 224), (64, 64, 3, 3), "vgg", True, padding=1)
@@ -322,7 +392,12 @@ def _cells() -> Iterator[Case]:
     yield from pool("3x3s2-n32", (32, 64, 112, 112), 3, 2, 1, cell="max 3x3/2", large=True)
 
 
-BENCH_CASES = [*_sweeps(), *_cells()]
+BENCH_ROW_OF = {
+    **dict.fromkeys((*STEPS, "descend"), "optimizer"),
+    "gate_forward": "gates",
+}
+
+BENCH_CASES = [*_sweeps(), *_every_op(), *_optimizers(), *_gates(), *_cells()]
 
 # What `make bench` measures: a few rows of each op, together below three minutes.
 QUICK = (
@@ -334,6 +409,10 @@ QUICK = (
     *("avg_pool2d_backward-2x2", "max_pool2d_backward-3x3s2"),
     *("linear-64x784x512", "linear-1x64x64"),
     *("cross_entropy_backward-8192x128-indices", "cross_entropy_backward-65536x10-indices"),
+    *("cross_entropy-8192x128-indices", "linear_backward-64x784x512"),
+    *map(str, _every_op()),
+    *(f"{op}-100000" for op in STEPS),
+    *("descend-gd-100000x100", "descend-momentum-100000x100", "gate_forward-xor-1000000"),
 )
 
 # Cells whose target is the plain call, output allocated; all others reuse an output.
