@@ -66,29 +66,48 @@ void OP(sgd_step)(const real *grad, int64_t n, double lr, double momentum, doubl
     }
 }
 
-void OP(adam_step)(const real *grad, int64_t n, double lr, double beta1, double beta2,
-                   double correction1, double correction2, double eps, double weight_decay,
-                   int64_t decoupled, int64_t amsgrad, real *m, real *v, real *max_v, real *param)
+/* What all elements share, in the arrays' type. */
+typedef struct {
+    real rate, root, eps, keep1, take1, keep2, take2, shrink, decay;
+} F(adam_options);
+
+/* Called with constant flags: gcc does not vectorise the loop while it holds the branches. */
+static inline void F(adam_loop)(const real *grad, int64_t n, F(adam_options) o, int decays,
+                                int amsgrad, real *m, real *v, real *max_v, real *param)
 {
-    real rate = (real)(lr / correction1), root = (real)sqrt(correction2), epsilon = (real)eps;
-    real keep1 = (real)beta1, take1 = (real)(1.0 - beta1);
-    real keep2 = (real)beta2, take2 = (real)(1.0 - beta2);
-    real shrink = decoupled ? (real)(1.0 - lr * weight_decay) : 1;
-    real decay = (real)weight_decay;
-    int decays = weight_decay != 0.0 && !decoupled;
     INDEPENDENT for (int64_t i = 0; i < n; i++) {
-        real p = param[i] * shrink;
-        real g = F(decayed)(grad[i], p, decay, decays);
-        real mean = F(average)(m[i], g, keep1, take1);
-        real square = F(average_square)(v[i], g, keep2, take2);
+        real p = param[i] * o.shrink;
+        real g = F(decayed)(grad[i], p, o.decay, decays);
+        real mean = F(average)(m[i], g, o.keep1, o.take1);
+        real square = F(average_square)(v[i], g, o.keep2, o.take2);
         m[i] = mean;
         v[i] = square;
         if (amsgrad) {
             square = F(larger)(max_v[i], square);
             max_v[i] = square;
         }
-        param[i] = F(adam_update)(p, mean, square, rate, root, epsilon);
+        param[i] = F(adam_update)(p, mean, square, o.rate, o.root, o.eps);
     }
+}
+
+void OP(adam_step)(const real *grad, int64_t n, double lr, double beta1, double beta2,
+                   double correction1, double correction2, double eps, double weight_decay,
+                   int64_t decoupled, int64_t amsgrad, real *m, real *v, real *max_v, real *param)
+{
+    const F(adam_options) o = {
+        .rate = (real)(lr / correction1), .root = (real)sqrt(correction2), .eps = (real)eps,
+        .keep1 = (real)beta1, .take1 = (real)(1.0 - beta1),
+        .keep2 = (real)beta2, .take2 = (real)(1.0 - beta2),
+        .shrink = decoupled ? (real)(1.0 - lr * weight_decay) : 1, .decay = (real)weight_decay};
+    const int decays = weight_decay != 0.0 && !decoupled;
+    if (amsgrad && decays)
+        F(adam_loop)(grad, n, o, 1, 1, m, v, max_v, param);
+    else if (amsgrad)
+        F(adam_loop)(grad, n, o, 0, 1, m, v, max_v, param);
+    else if (decays)
+        F(adam_loop)(grad, n, o, 1, 0, m, v, max_v, param);
+    else
+        F(adam_loop)(grad, n, o, 0, 0, m, v, max_v, param);
 }
 
 void OP(rmsprop_step)(const real *grad, int64_t n, double lr, double alpha, double eps,
