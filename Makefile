@@ -8,7 +8,7 @@ TOOLS := .venv/.tools
 INSTALLED := .venv/.installed
 SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
 
-.PHONY: all test lint bench wheel-check reproduce clean help
+.PHONY: all test lint bench bench-full bench-compare bench-peers wheel-check reproduce clean help
 
 all: reproduce ## set up and compute the worked problems on every backend, with plots
 
@@ -40,8 +40,25 @@ lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED) ## benchmarks over the case table, each row checked first
-	$(BIN)/python -m pytest bench --benchmark-enable
+# What may be set: ONLY=conv,gelu PEERS=torch,numba THREADS=1,all DTYPES=float64 ROUNDS=15
+# COLD=1 OUT=folder NOTE="words on the page"; bench/README.md has the rest.
+BENCH := $(BIN)/python bench/run.py $(if $(ONLY),--only "$(ONLY)") $(if $(PEERS),--peers "$(PEERS)") \
+	$(if $(THREADS),--threads "$(THREADS)") $(if $(DTYPES),--dtypes "$(DTYPES)") \
+	$(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(COLD),--cold) $(if $(OUT),--out "$(OUT)") \
+	$(if $(NOTE),--note "$(NOTE)")
+
+bench: $(INSTALLED) ## benchmark: the quick set against every peer that is installed
+	$(BENCH)
+
+bench-full: $(INSTALLED) ## benchmark: every case and size sweep; ONLY=conv as with bench
+	$(BENCH) --full
+
+bench-compare: $(INSTALLED) ## two stored runs side by side: A=run B=run
+	$(BIN)/python bench/compare.py "$(A)" "$(B)"
+
+bench-peers: $(INSTALLED) ## install what the benchmark compares with (1.5 GB)
+	$(BIN)/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
+		--no-build-isolation --editable ".[peers]"
 
 wheel-check: $(INSTALLED) ## build sdist and wheel, look into them, install and run them elsewhere
 	$(BIN)/python -m pytest tests/test_packaging.py -v

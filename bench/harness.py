@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import limits
 import numpy as np
 import peers as peers_module
 import pytest
@@ -142,7 +141,7 @@ class Board:
         """The row's record; measured when first asked for."""
         if self.settings.limits and self.run.data["limits"] is None:
             self.started(None)
-            self.run.data["limits"] = limits.measure()
+            self.run.data["limits"] = measured_limits()
         if str(row) not in self._records:
             self.started(row)
             record = self._measure(row)
@@ -153,7 +152,7 @@ class Board:
 
     def _measure(self, row: Row) -> dict[str, Any]:
         columns: dict[str, dict[str, Any]] = {}
-        entries = {}
+        entries: dict[str, timing.Prepared] = {}
         expected = Expected(row)
         for name, peer in self.competitors.items():
             peer.set_threads(row.threads)
@@ -177,6 +176,15 @@ class Board:
         for name, taken in samples.items():
             columns[name] |= {"state": "ok", "calls": taken.calls, "samples_ns": taken.ns}
         return results.row_record(row, columns, self.run.data.get("limits"), caches())
+
+
+def measured_limits() -> dict[str, Any] | None:
+    """The machine's limits; None without Numba, which measures them."""
+    try:
+        import limits
+    except ImportError:
+        return None
+    return limits.measure()
 
 
 class WrongResult(AssertionError):

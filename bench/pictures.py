@@ -19,9 +19,11 @@ matplotlib.rcParams.update({
     "text.color": "#1d2530", "axes.labelcolor": "#1d2530",
 })  # fmt: skip
 from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.patheffects import withStroke  # noqa: E402
 from matplotlib.ticker import FuncFormatter  # noqa: E402
 
 COLOURS = {"numba": "#1f6fb4", "c": "#e08214", "njit": "#3a9d5d", "peer": "#8a94a3"}
+HALO = [withStroke(linewidth=2.2, foreground="white")]  # keeps words legible on lines
 BEHIND = 0.45  # opacity of a bar that has not reached 1.0
 
 
@@ -35,7 +37,7 @@ def bars(data: dict[str, Any], folder: Path) -> list[Path]:
     rows = [r for r in data["rows"] if r["fastest_peer"] and r["ratios"]]
     if not rows:
         return []
-    figure, axis = plt.subplots(figsize=(8.6, 1.35 + 0.34 * len(rows)), layout="constrained")
+    figure, axis = plt.subplots(figsize=(8.6, 1.35 + 0.3 * len(rows)), layout="constrained")
     values = [e["ratio"] for r in rows for e in _own(r).values()]
     low, high = min([0.5, *values]) / 2.2, max([2.0, *values]) * 2.0
     axis.set_xscale("log")
@@ -53,8 +55,11 @@ def bars(data: dict[str, Any], folder: Path) -> list[Path]:
     axis.set_xlabel("times as fast as the fastest peer (right of 1.0: loopnest is faster)")
     axis.set_title(_title(data, "Ratio to the fastest peer"), loc="left", fontsize=10)
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[own]) for own in ("numba", "c")]
-    words = ["Numba", "C (pale: slower than the peer)"]
-    figure.legend(handles, words, loc="outside lower left", ncols=2, frameon=False, fontsize=8)
+    handles.append(
+        plt.Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="#8a94a3", hatch="/////")
+    )
+    words = ["Numba", "C (pale: slower than the peer)", "~ no significant difference"]
+    figure.legend(handles, words, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     return _save(figure, folder / "ratios")
 
 
@@ -70,9 +75,11 @@ def _row_bars(axis: Any, place: int, record: dict[str, Any], low: float) -> None
         if entry is None:
             continue
         ratio = entry["ratio"]
+        sure = entry["differs"]
         axis.barh(
-            place + offset, ratio - 1, height=0.34, left=1, color=COLOURS[own],
-            alpha=1 if ratio >= 1 else BEHIND, zorder=3,
+            place + offset, ratio - 1, height=0.34, left=1, zorder=3,
+            color=COLOURS[own] if sure else "none", edgecolor=COLOURS[own], linewidth=0.6,
+            alpha=1 if ratio >= 1 else BEHIND, hatch=None if sure else "/////",
         )  # fmt: skip
         right = ratio >= 1
         axis.annotate(
@@ -167,7 +174,8 @@ def _roofs(axis: Any, limits: dict[str, Any], places: list[float]) -> None:
     for dtype, style in (("float32", "-"), ("float64", (0, (5, 2)))):
         axis.plot([low, high], [peaks[dtype]] * 2, color="#1d2530", linestyle=style, linewidth=1)
         axis.annotate(f"{dtype} multiply-add {peaks[dtype]:.0f} GFLOP/s", (high, peaks[dtype]),
-                      (-2, 3), textcoords="offset points", ha="right", fontsize=7.5)  # fmt: skip
+                      (-2, 3), textcoords="offset points", ha="right", fontsize=7.5,
+                      path_effects=HALO)  # fmt: skip
     shades = ("#b2182b", "#d6604d", "#a06bb0", "#6a51a3", "#4a5361")
     for (level, rates), colour in zip(limits["gbs"].items(), shades, strict=False):
         rate = max(rates.values())
@@ -177,7 +185,7 @@ def _roofs(axis: Any, limits: dict[str, Any], places: list[float]) -> None:
         start = max(knee / 6, low * 1.1)
         axis.text(start, start * rate * 1.06, f"{level} {rate:.0f} GB/s", fontsize=7.5,
                   color=colour, rotation=math.degrees(math.atan(rate)), rotation_mode="anchor",
-                  transform_rotates_text=True)  # fmt: skip
+                  transform_rotates_text=True, path_effects=HALO)  # fmt: skip
 
 
 def _point(axis: Any, record: dict[str, Any], x: float, number: int) -> None:
@@ -196,7 +204,8 @@ def _point(axis: Any, record: dict[str, Any], x: float, number: int) -> None:
         axis.plot([x, x], [min(heights.values()), max(heights.values())], color="#b6bec9",
                   linewidth=0.8, zorder=2)  # fmt: skip
         axis.annotate(str(number), (x, min(heights.values())), (0, -5),
-                      textcoords="offset points", ha="center", va="top", fontsize=7)  # fmt: skip
+                      textcoords="offset points", ha="center", va="top", fontsize=7,
+                      zorder=6, path_effects=HALO)  # fmt: skip
 
 
 def _save(figure: Any, stem: Path) -> list[Path]:

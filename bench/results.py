@@ -68,7 +68,8 @@ def row_record(row: Any, columns: dict[str, Any], limits: Any, levels: Any) -> d
         "id": str(row), "family": case.row, "op": case.op, "name": case.name,
         "cell": case.cell, "dtype": row.dtype.name, "threads": row.threads,
         "options": {k: str(v) for k, v in case.options.items()},
-        "flops": case.flops, "bytes": case.bytes(row.dtype), "competitors": columns,
+        "flops": case.flops, "bytes": case.bytes(row.dtype), "footprint": footprint(row),
+        "competitors": columns,
     }  # fmt: skip
     record["limit"] = limit_of(record, limits, levels)
     for column in columns.values():
@@ -79,6 +80,14 @@ def row_record(row: Any, columns: dict[str, Any], limits: Any, levels: Any) -> d
     return record
 
 
+def footprint(row: Any) -> int:
+    """Bytes of all arrays: what a call changes in place moves twice and is there once."""
+    moved, case = row.case.bytes(row.dtype), row.case
+    if not case.changes:
+        return moved
+    return moved * (len(case.changes) + 1) // (2 * len(case.changes) + 1)
+
+
 def _derive(column: dict[str, Any], record: dict[str, Any]) -> None:
     samples = column["samples_ns"]
     median = statistics.median(samples)
@@ -87,6 +96,23 @@ def _derive(column: dict[str, Any], record: dict[str, Any]) -> None:
     column["gflops"], column["gbs"] = record["flops"] / best, record["bytes"] / best
     if record["limit"]:
         column["percent_of_limit"] = 100 * record["limit"]["ns"] / best
+
+
+def better_limits(one: Any, two: Any) -> Any:
+    """The higher figure of each: a disturbance can only lower what was measured."""
+    if isinstance(one, dict):
+        return {key: better_limits(value, two[key]) for key, value in one.items()}
+    return max(one, two)
+
+
+def use_limits(data: dict[str, Any], limits: Any) -> None:
+    """Take over these limits and compute again what depends on them."""
+    data["limits"] = limits
+    for record in data["rows"]:
+        record["limit"] = limit_of(record, limits, data["machine"]["caches"])
+        for column in record["competitors"].values():
+            if column["state"] == "ok":
+                _derive(column, record)
 
 
 def level_of(size: int, levels: list[dict[str, Any]]) -> str:
@@ -100,7 +126,7 @@ def limit_of(record: dict[str, Any], limits: Any, levels: Any) -> dict[str, Any]
         return None
     key = "single" if record["threads"] == 1 else "all"
     measured = limits[key]
-    level = level_of(record["bytes"], levels)
+    level = level_of(record["footprint"], levels)
     arithmetic = record["flops"] / measured["gflops"][record["dtype"]]
     data = record["bytes"] / max(measured["gbs"][level].values())
     return {

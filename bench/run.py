@@ -121,6 +121,20 @@ def measure_startup(board: Any, say: Any) -> None:
         print(f"first calls could not be measured: {error}", file=sys.stderr)
 
 
+def measure_rest(board: Any, options: argparse.Namespace, say: Any) -> None:
+    """What is not a row: first calls, and the limits once more."""
+    import results
+
+    if not options.no_startup:
+        measure_startup(board, say)
+    if board.run.data["limits"]:
+        import limits
+
+        say("limits of this machine, once more")
+        again = limits.measure()
+        results.use_limits(board.run.data, results.better_limits(board.run.data["limits"], again))
+
+
 def finish(board: Any, code: int) -> int:
     """Write and show everything; the exit code."""
     import report
@@ -168,8 +182,8 @@ def main(given: list[str] | None = None) -> int:
         board.started, board.finished = progress.started, progress.finished
         try:
             code = run_rows(board)
-            if code != 2 and not options.no_startup:
-                measure_startup(board, progress.say)
+            if code != 2:
+                measure_rest(board, options, progress.say)
         except KeyboardInterrupt:
             pass
     return finish(board, code)
