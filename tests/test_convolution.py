@@ -187,6 +187,7 @@ BAD = [
     (ValueError, "'same' with stride", lambda: ln.conv2d(X, W, padding="same", stride=2)),
     (ValueError, "larger than the padded input", lambda: ln.conv2d(X[:, :, :2], W)),
     (ValueError, "kernel size", lambda: ln.conv2d(X, W[:, :, :0])),
+    (ValueError, "conv2d: the result's shape", lambda: ln.conv2d(X, W, padding=2**30)),
     (ValueError, "padding is 4611686018427387904", lambda: ln.conv2d(X, W, padding=2**62)),
     (ValueError, r"bias has shape \(4,\)", lambda: ln.conv2d(X, W, np.zeros(4))),
     (ValueError, "bias has 2 dimensions", lambda: ln.conv2d(X, W, np.zeros((1, 6)))),

@@ -100,7 +100,12 @@ def output(
     ``in_place`` allows that it is exactly one of the inputs.
     """
     if out is None:
-        return np.empty(shape, dtype)
+        try:
+            return np.empty(shape, dtype)
+        except ValueError:
+            raise ValueError(f"{op}: the result's shape {shape} is too large for memory") from None
+        except MemoryError:
+            raise MemoryError(f"{op}: no memory for a result of shape {shape}, {dtype}") from None
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{op}: {name} is a {type(out).__name__}; accepted: a NumPy array")
     if out.dtype != dtype:
