@@ -87,10 +87,11 @@ def warnings(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def show(a: dict[str, Any], b: dict[str, Any], every: bool) -> None:
+    import report
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = report.wide(Console(highlight=False))
     for name, run in (("A", a), ("B", b)):
         console.print(f"{name}: {text.date_of(run)}, commit {run['machine']['commit'][:10]}")
     for warning in warnings(a, b):
@@ -128,4 +129,6 @@ def main(given: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # A console that lacks a character shows another instead of failing.
+    sys.stdout.reconfigure(errors="replace")
     sys.exit(main(sys.argv[1:]))

@@ -175,7 +175,7 @@ class Board:
         )
         for name, taken in samples.items():
             columns[name] |= {"state": "ok", "calls": taken.calls, "samples_ns": taken.ns}
-        return results.row_record(row, columns, self.run.data.get("limits"), caches())
+        return results.row_record(row, columns, self.run.data)
 
 
 def measured_limits() -> dict[str, Any] | None:
@@ -347,7 +347,7 @@ def settings_from(environment: dict[str, str] | Any = os.environ) -> Settings:
         rounds=rounds,
         batch_ms=number("BATCH_MS", 6.0),
         cold=bool(words("COLD")),
-        threads=tuple(_threads(word) for word in words("THREADS")) or (1,),
+        threads=tuple(dict.fromkeys(map(_threads, words("THREADS")))) or (1,),
         dtypes=dtypes,
         limits=environment.get("LOOPNEST_BENCH_LIMITS", "1") != "0",
     )

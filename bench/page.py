@@ -31,10 +31,9 @@ tr:hover td { background: #f0f5fa; }
 .wrong { color: #fff; background: var(--bad); padding: 0 6px; border-radius: 4px; }
 details { margin: 4px 0; } summary { cursor: pointer; padding: 3px 0; }
 details table { margin: 4px 0 12px 18px; width: calc(100% - 18px); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(170px, 1fr)); gap: 12px;
-  margin: 18px 0; }
+.tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 18px 0; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 12px 16px; } .tile b { display: block; font-size: 24px; }
+  padding: 12px 16px; flex: 1 1 170px; } .tile b { display: block; font-size: 24px; }
 svg { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 """
 TEXTUAL = {"row", "fastest peer", "competitor", "how", "name", "version", "op", ""}

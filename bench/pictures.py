@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -58,7 +57,11 @@ def bars(data: dict[str, Any], folder: Path) -> list[Path]:
     handles.append(
         plt.Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="#8a94a3", hatch="/////")
     )
-    words = ["Numba", "C (pale: slower than the peer)", "~ no significant difference"]
+    words = [
+        "Numba",
+        "C (pale: slower than the peer)",
+        "\N{ALMOST EQUAL TO} no significant difference",
+    ]
     figure.legend(handles, words, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
     return _save(figure, folder / "ratios")
 
@@ -152,18 +155,33 @@ def roofline(data: dict[str, Any], folder: Path) -> list[Path]:
     return _save(figure, folder / "roofline")
 
 
-def _spread(rows: list[dict[str, Any]]) -> list[float]:
-    """Arithmetic intensities; rows of one intensity side by side, so that all can be seen."""
-    exact = [r["flops"] / r["bytes"] for r in rows]
-    order = sorted(range(len(rows)), key=lambda i: exact[i])
+def _spread(rows: list[dict[str, Any]], gap: float = 0.042) -> list[float]:
+    """Arithmetic intensities, moved apart by as little as leaves ``gap`` decades between them.
+
+    Clusters of neighbours that are too near are centred on their mean and merged while
+    they overlap.
+    """
+    exact = [math.log10(r["flops"] / r["bytes"]) for r in rows]
+    clusters: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda i: exact[i]):
+        last = [i]
+        while clusters and _overlap(clusters[-1], last, exact, gap):
+            last = clusters.pop() + last
+        clusters.append(last)
     placed = list(exact)
-    step = 10 ** (math.log10(max(exact) / min(exact) + 1) / 70 + 0.012)
-    for _, group in itertools.groupby(order, key=lambda i: round(math.log10(exact[i]) * 12)):
-        members = list(group)
+    for members in clusters:
         for k, i in enumerate(members):
-            centre = exact[members[len(members) // 2]]
-            placed[i] = centre * step ** (k - (len(members) - 1) / 2)
-    return placed
+            placed[i] = _middle(members, exact) + gap * (k - (len(members) - 1) / 2)
+    return [10**x for x in placed]
+
+
+def _overlap(left: list[int], right: list[int], exact: list[float], gap: float) -> bool:
+    room = _middle(right, exact) - _middle(left, exact)
+    return room < gap * (len(left) + len(right)) / 2
+
+
+def _middle(members: list[int], exact: list[float]) -> float:
+    return sum(exact[i] for i in members) / len(members)
 
 
 def _roofs(axis: Any, limits: dict[str, Any], places: list[float]) -> None:

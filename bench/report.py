@@ -20,8 +20,8 @@ DETAILS = (
     "competitor", "best", "median", "rate", "of limit", "Numba vs it", "C vs it", "how",
 )  # fmt: skip
 LEGEND = (
-    "Best times. Ratios are the other's best time over ours: above 1.00x loopnest is faster; ~ "
-    "means no significant difference. Rate and share of the limit are those of the faster of "
+    "Best times. Ratios are the other's best time over ours: above 1.00x loopnest is faster; "
+    f"{text.EQUAL} means no significant difference. Rate and share of the limit are those of the faster of "
     "Numba and C; the limit is the least time this machine could take, by arithmetic or by data."
 )
 
@@ -188,26 +188,44 @@ def stand_ins(data: dict[str, Any]) -> str:
 # ---- terminal ----
 
 
+LEAST = ("in @njit", "rate", "its time", "of limit")  # left out first where space is short
+
+
+def wide(console: Console) -> Console:
+    """A pipe or a log has no width of its own: never cut a row short there."""
+    if console.is_terminal:
+        return console
+    return Console(file=console.file, width=200, no_color=True, highlight=False)
+
+
 def show(data: dict[str, Any], console: Console) -> None:
     """The summary as a table; what was wrong below it."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for i, heading in enumerate(SUMMARY):
-        table.add_column(heading, justify="left" if i in (0, 4) else "right", no_wrap=True)
-    for record, line in zip(data["rows"], summary(data), strict=True):
-        table.add_row(*[_coloured(record, heading, cell) for heading, cell in
-                        zip(SUMMARY, line, strict=True)])  # fmt: skip
-    # A pipe or a log has no width of its own: never cut a row short there.
-    if not console.is_terminal:
-        console = Console(file=console.file, width=170, no_color=True, highlight=False)
+    console = wide(console)
+    for count in range(len(LEAST) + 1):
+        table = _summary_table(data, set(LEAST[:count]))
+        if Console(width=1000).measure(table).maximum <= console.width:
+            break
     console.print(table)
-    console.print(LEGEND.replace("[", "\\["), style="dim")
+    console.print(LEGEND, style="dim", markup=False, width=min(console.width, 120))
     for problem in text.problems(data):
-        console.print(problem, style="bold red" if problem.startswith("ERROR") else "yellow",
-                      markup=False)  # fmt: skip
+        style = "bold red" if problem.startswith("ERROR") else "yellow"
+        console.print(problem, style=style, markup=False)
     for name, peer in data["peers"].items():
         if peer["state"] == "missing":
-            console.print(f"{text.name_of(name)} is missing: {peer['reason']}", style="dim",
-                          markup=False)  # fmt: skip
+            words = f"{text.name_of(name)} is missing: {peer['reason']}"
+            console.print(words, style="dim", markup=False)
+
+
+def _summary_table(data: dict[str, Any], without: set[str]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    shown = [heading for heading in SUMMARY if heading not in without]
+    for heading in shown:
+        left = heading in ("row", "fastest peer")
+        table.add_column(heading, justify="left" if left else "right", no_wrap=True)
+    for record, line in zip(data["rows"], summary(data), strict=True):
+        cells = dict(zip(SUMMARY, line, strict=True))
+        table.add_row(*[_coloured(record, heading, cells[heading]) for heading in shown])
+    return table
 
 
 def _coloured(record: dict[str, Any], heading: str, cell: str) -> str:

@@ -61,7 +61,7 @@ def load(path: Path) -> dict[str, Any]:
     return data
 
 
-def row_record(row: Any, columns: dict[str, Any], limits: Any, levels: Any) -> dict[str, Any]:
+def row_record(row: Any, columns: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """Everything about one row, with all that can be computed from its samples."""
     case = row.case
     record: dict[str, Any] = {
@@ -71,10 +71,7 @@ def row_record(row: Any, columns: dict[str, Any], limits: Any, levels: Any) -> d
         "flops": case.flops, "bytes": case.bytes(row.dtype), "footprint": footprint(row),
         "competitors": columns,
     }  # fmt: skip
-    record["limit"] = limit_of(record, limits, levels)
-    for column in columns.values():
-        if column["state"] == "ok":
-            _derive(column, record)
+    derive(record, data)
     record["fastest_peer"] = fastest_peer(record)
     record["ratios"] = ratios(record)
     return record
@@ -88,14 +85,19 @@ def footprint(row: Any) -> int:
     return moved * (len(case.changes) + 1) // (2 * len(case.changes) + 1)
 
 
-def _derive(column: dict[str, Any], record: dict[str, Any]) -> None:
-    samples = column["samples_ns"]
-    median = statistics.median(samples)
-    column["best_ns"], column["median_ns"] = min(samples), median
-    best = column["best_ns"]
-    column["gflops"], column["gbs"] = record["flops"] / best, record["bytes"] / best
-    if record["limit"]:
-        column["percent_of_limit"] = 100 * record["limit"]["ns"] / best
+def derive(record: dict[str, Any], data: dict[str, Any]) -> None:
+    """What follows from samples and limits: best, median, rates, share of the limit."""
+    # With cold caches all data comes from memory.
+    levels = [] if data["settings"].get("cold") else data["machine"].get("caches", [])
+    record["limit"] = limit_of(record, data["limits"], levels)
+    for column in record["competitors"].values():
+        if column["state"] != "ok":
+            continue
+        samples = column["samples_ns"]
+        column["best_ns"], column["median_ns"] = best, _ = min(samples), statistics.median(samples)
+        column["gflops"], column["gbs"] = record["flops"] / best, record["bytes"] / best
+        if record["limit"]:
+            column["percent_of_limit"] = 100 * record["limit"]["ns"] / best
 
 
 def better_limits(one: Any, two: Any) -> Any:
@@ -109,10 +111,7 @@ def use_limits(data: dict[str, Any], limits: Any) -> None:
     """Take over these limits and compute again what depends on them."""
     data["limits"] = limits
     for record in data["rows"]:
-        record["limit"] = limit_of(record, limits, data["machine"]["caches"])
-        for column in record["competitors"].values():
-            if column["state"] == "ok":
-                _derive(column, record)
+        derive(record, data)
 
 
 def level_of(size: int, levels: list[dict[str, Any]]) -> str:

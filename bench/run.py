@@ -190,4 +190,6 @@ def main(given: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # A console that lacks a character shows another instead of failing.
+    sys.stdout.reconfigure(errors="replace")
     sys.exit(main())

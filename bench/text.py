@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+EQUAL = "\N{ALMOST EQUAL TO}"  # a tilde looks like a minus in small type
 OURS = {"numba": "Numba", "c": "C", "njit": "in @njit"}
 PEERS = {
     "numpy": "NumPy", "scipy": "SciPy", "torch": "PyTorch", "onnxruntime": "ONNX Runtime",
@@ -44,10 +45,10 @@ def rate_of(column: dict[str, Any], record: dict[str, Any]) -> str:
 
 
 def ratio_of(entry: dict[str, Any] | None) -> str:
-    """Such as "1.32x"; "~" in front where the difference is not significant."""
+    """Such as "1.32x"; marked where the difference is not significant."""
     if entry is None:
         return ""
-    return f"{'' if entry['differs'] else '~'}{digits(entry['ratio'])}x"
+    return f"{'' if entry['differs'] else EQUAL}{digits(entry['ratio'])}x"
 
 
 def percent_of(column: dict[str, Any]) -> str:
