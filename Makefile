@@ -57,8 +57,7 @@ bench-compare: $(INSTALLED) ## two stored runs side by side: A=run B=run
 	$(BIN)/python bench/compare.py "$(A)" "$(B)"
 
 bench-peers: $(INSTALLED) ## install what the benchmark compares with (1.5 GB)
-	$(BIN)/python -m pip install --quiet --extra-index-url https://download.pytorch.org/whl/cpu \
-		--no-build-isolation --editable ".[peers]"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[peers]"
 
 wheel-check: $(INSTALLED) ## build sdist and wheel, look into them, install and run them elsewhere
 	$(BIN)/python -m pytest tests/test_packaging.py -v

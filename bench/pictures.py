@@ -139,7 +139,7 @@ def roofline(data: dict[str, Any], folder: Path) -> list[Path]:
             0, 1 - (number - 0.5) / max(len(rows), 30), f"{number:>2}  {short(record)}",
             transform=side.transAxes, fontsize=7.5, va="center",
         )  # fmt: skip
-    axis.set_xlabel("arithmetic per byte that must move, FLOP/byte")
+    axis.set_xlabel("arithmetic per byte that must move, FLOP/byte (neighbours are moved apart)")
     axis.set_ylabel("GFLOP/s (best time)")
     plain = FuncFormatter(lambda value, _: f"{value:g}")
     axis.xaxis.set_major_formatter(plain)
@@ -155,7 +155,7 @@ def roofline(data: dict[str, Any], folder: Path) -> list[Path]:
     return _save(figure, folder / "roofline")
 
 
-def _spread(rows: list[dict[str, Any]], gap: float = 0.042) -> list[float]:
+def _spread(rows: list[dict[str, Any]], gap: float = 0.033) -> list[float]:
     """Arithmetic intensities, moved apart by as little as leaves ``gap`` decades between them.
 
     Clusters of neighbours that are too near are centred on their mean and merged while

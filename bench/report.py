@@ -21,8 +21,9 @@ DETAILS = (
 )  # fmt: skip
 LEGEND = (
     "Best times. Ratios are the other's best time over ours: above 1.00x loopnest is faster; "
-    f"{text.EQUAL} means no significant difference. Rate and share of the limit are those of the faster of "
-    "Numba and C; the limit is the least time this machine could take, by arithmetic or by data."
+    f"{text.EQUAL} means no significant difference. Rate and share of the limit are those of "
+    "the faster of Numba and C; the limit is the least time this machine could take, by "
+    "arithmetic or by data."
 )
 
 

@@ -162,7 +162,7 @@ def interleave(
             number += 1
             for name in order[shift:] + order[:shift]:
                 try:
-                    alive[name].ns.append(_sample(entries[name], alive[name].calls, flush))
+                    alive[name].ns.append(_sample(entries[name], alive[name], flush))
                 except Exception as error:
                     failed(name, error)
                     del alive[name]
@@ -179,13 +179,16 @@ def _wants_more(alive: dict[str, Samples], done: int, rounds: int, begin: int) -
     return any(taken.median > NOISY * taken.best for taken in alive.values())
 
 
-def _sample(entry: Prepared, calls: int, flush: Callable[[], None] | None) -> float:
+LONG_NS = 5e7  # filling the caches again is no part worth mentioning of such a call
+
+
+def _sample(entry: Prepared, before: Samples, flush: Callable[[], None] | None) -> float:
     entry.before()
     if flush:
         flush()
-    else:
+    elif not before.ns or before.ns[-1] < LONG_NS:
         entry.loop(1)  # its data comes back into the caches that the previous one filled
-    return entry.loop(calls) / calls
+    return entry.loop(before.calls) / before.calls
 
 
 # ---- comparison ----

@@ -192,8 +192,10 @@ def test_every_row_is_written_at_once_and_whole(tmp_path):
 
 
 def run(*words, **more):
-    # Settings come as arguments; variables of an outer run would mix in.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("LOOPNEST_BENCH")}
+    # Settings come as arguments; variables of an outer run would mix in, and pytest-benchmark
+    # measures nothing where it finds those of an xdist worker.
+    outer = ("LOOPNEST_BENCH", "PYTEST_")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(outer)}
     command = [sys.executable, str(BENCH / "run.py"), "--no-limits", "--no-startup", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env=environment, **more)  # fmt: skip
