@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +26,8 @@ class _Undecided:
 
 
 kernels: Any = _Undecided()
+_blocks: list[use_backend] = []  # the `with` blocks that are open, in the order of their start
+_lock = threading.RLock()
 
 
 def _load_numba() -> ModuleType:
@@ -97,15 +100,30 @@ class use_backend:
     """
 
     def __init__(self, name: str) -> None:
+        self._name, self._entered = name, False
         self._previous = kernels
         select(name)
 
     def __enter__(self) -> use_backend:
+        with _lock:
+            if self._entered:  # the same object in a second block
+                self._previous = kernels
+                select(self._name)
+            self._entered = True
+            _blocks.append(self)
         return self
 
     def __exit__(self, *exception: object) -> None:
         global kernels
-        kernels = self._previous
+        with _lock:
+            place = _blocks.index(self)
+            del _blocks[place]
+            # Blocks of several threads end in any order: the one that was entered after
+            # this one then goes back to where this one would have.
+            if place < len(_blocks):
+                _blocks[place]._previous = self._previous
+            else:
+                kernels = self._previous
 
 
 def get_backend() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 F32 = np.dtype(np.float32)
 F64 = np.dtype(np.float64)
+INT64_MAX = 2**63 - 1
 _FLOATS = frozenset((F32, F64))
 
 
@@ -58,6 +59,8 @@ def integer_array(op: str, name: str, value: Any) -> np.ndarray:
     given = np.asarray(value)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} has dtype {given.dtype}; accepted: an integer dtype")
+    if given.dtype.kind == "u" and given.size and given.max() > INT64_MAX:  # would turn negative
+        raise ValueError(f"{op}: {name} holds {given.max()}; accepted: at most {INT64_MAX}")
     return np.require(given, dtype=np.int64, requirements=("C", "A"))
 
 
@@ -86,6 +89,16 @@ def same_shape(op: str, name: str, value: np.ndarray, shape: tuple[int, ...]) ->
         raise ValueError(f"{op}: {name} has shape {value.shape}; accepted: {shape}")
 
 
+def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays share an element; if that is too hard to tell, whether they may."""
+    if not np.may_share_memory(a, b):
+        return False
+    try:
+        return np.shares_memory(a, b, max_work=1000)  # type: ignore[arg-type]
+    except RuntimeError:  # numpy.exceptions.TooHardError
+        return True
+
+
 def output(
     op: str,
     out: Any,
@@ -108,6 +121,8 @@ def output(
             raise MemoryError(f"{op}: no memory for a result of shape {shape}, {dtype}") from None
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{op}: {name} is a {type(out).__name__}; accepted: a NumPy array")
+    if type(out) is not np.ndarray:
+        out = out.view(np.ndarray)  # a memmap's bytes; np.matrix would stay 2-D when flattened
     if out.dtype != dtype:
         raise TypeError(f"{op}: {name} has dtype {out.dtype}; accepted: {dtype}")
     same_shape(op, name, out, shape)
@@ -116,7 +131,7 @@ def output(
     if not out.flags.writeable:
         raise ValueError(f"{op}: {name} is read-only; accepted: a writable array")
     for given in inputs:
-        if isinstance(given, np.ndarray) and np.may_share_memory(out, given):
+        if isinstance(given, np.ndarray) and _overlap(out, given):
             same = (
                 given.ctypes.data == out.ctypes.data
                 and given.strides == out.strides

@@ -16,6 +16,8 @@ _WORK = 8  # of one element, in the units of threads.split
 
 def _softmax(op: str, x: Any, axis: Any, out: np.ndarray | None) -> np.ndarray:
     given, x = x, checks.array(op, "x", x)
+    if x.ndim < 1:
+        raise ValueError(f"{op}: x has 0 dimensions; accepted: at least 1")
     try:
         axis = operator.index(axis)
     except TypeError:
@@ -227,15 +229,15 @@ def cross_entropy_backward(
     p = _Problem(op, logits, target, reduction, label_smoothing, ignore_index)
     dtype = p.logits.dtype
     scale = np.empty(p.rows, dtype)
-    if np.ndim(dy) == 0:
+    dy = checks.array(op, "dy", dy)
+    if dy.ndim == 0:
         scale[:] = dy
     elif p.reduction == "none":
-        dy = checks.array(op, "dy", dy)
         checks.same_shape(op, "dy", dy, p.shape)
         scale[:] = dy.reshape(-1)
     else:
         raise ValueError(
-            f"{op}: dy has shape {np.shape(dy)} with reduction {p.reduction!r}; accepted: a number"
+            f"{op}: dy has shape {dy.shape} with reduction {p.reduction!r}; accepted: a number"
         )
     if p.reduction == "mean" and p.count:
         scale /= dtype.type(p.count)

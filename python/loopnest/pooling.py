@@ -382,6 +382,12 @@ def average_filter(size: Any, channels: int = 1, dtype: Any = np.float64) -> np.
     op = "average_filter"
     kh, kw = checks.pair(op, "size", size, 1, LIMIT)
     channels = checks.integer(op, "channels", channels, 1, LIMIT)
-    if np.dtype(dtype) not in (checks.F32, checks.F64):
-        raise TypeError(f"{op}: dtype is {np.dtype(dtype)}; accepted: float32 or float64")
-    return np.full((channels, 1, kh, kw), 1 / (kh * kw), dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        pass  # no dtype at all, and told as such
+    if dtype not in (checks.F32, checks.F64):
+        raise TypeError(f"{op}: dtype is {dtype}; accepted: float32 or float64")
+    weight = checks.output(op, None, (channels, 1, kh, kw), dtype)
+    weight.fill(1 / (kh * kw))
+    return weight

@@ -1,5 +1,7 @@
 """Activations inside ``@njit``: arrays of any shape, and plain numbers."""
 
+import math
+
 import numpy as np
 from numba import types
 from numba.core.errors import TypingError
@@ -11,6 +13,7 @@ from loopnest.kernels import activation as kernels
 from loopnest.kernels import scalar
 from loopnest.overloads.common import (
     contiguous,
+    is_none,
     literal,
     output,
     overloads,
@@ -28,10 +31,29 @@ def _real(op, name, argument):
     return np.float32 if dtype == types.float32 else np.float64
 
 
+def _no_out(op, out):
+    if not is_none(out):
+        raise TypingError(f"{op}: out is {out} for a number; accepted inside @njit: None")
+
+
+def _finite(op):
+    """Compiled function that makes a float of a slope."""
+    message = op + ": negative_slope is not finite; accepted: a finite number"
+
+    def check(value):
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(message)
+        return number
+
+    return register_jitable(check)
+
+
 def _forward(op, x, out, kernel, function):
     """Implementation ``(x, out)`` of an element-wise function."""
     real = _real(op, "x", x)
     if real is not None:
+        _no_out(op, out)
         return lambda x, out=None: function(real(x))
     dtype = same_dtype(op, x=x)
     prepare, make = contiguous(x, dtype), output(op, out, dtype, x.ndim)
@@ -53,6 +75,7 @@ def _backward(op, dy, x, out, kernel, function):
     if real is not None:
         if _real(op, "dy", dy) is not real:
             raise TypingError(f"{op}: dy and x are of different types: {dy}, {x}")
+        _no_out(op, out)
         return lambda dy, x, out=None: function(real(dy), real(x))
     dtype = same_dtype(op, dy=dy, x=x)
     if dy.ndim != x.ndim:
@@ -97,10 +120,13 @@ for _op in ("exp", "sigmoid", "tanh", "relu", "silu"):
 @overloads(public.leaky_relu)
 def leaky_relu(x, negative_slope=0.01, out=None):
     op = "leaky_relu"
-    real = _real(op, "x", x)
+    real, slope = _real(op, "x", x), _finite(op)
     if real is not None:
+        _no_out(op, out)
         function = scalar.leaky_relu
-        return lambda x, negative_slope=0.01, out=None: function(real(x), real(negative_slope))
+        return lambda x, negative_slope=0.01, out=None: function(
+            real(x), real(slope(negative_slope))
+        )
     dtype = same_dtype(op, x=x)
     prepare, make = contiguous(x, dtype), output(op, out, dtype, x.ndim)
     check = separate(op, out, in_place=True)
@@ -110,7 +136,7 @@ def leaky_relu(x, negative_slope=0.01, out=None):
         given = prepare(x)
         y = make(out, x.shape)
         check(y, given)
-        kernel(given.reshape(given.size), float(negative_slope), y.reshape(y.size))
+        kernel(given.reshape(given.size), slope(negative_slope), y.reshape(y.size))
         return y
 
     return forward
@@ -119,11 +145,14 @@ def leaky_relu(x, negative_slope=0.01, out=None):
 @overloads(public.leaky_relu_backward)
 def leaky_relu_backward(dy, x, out=None, negative_slope=0.01):
     op = "leaky_relu_backward"
-    real = _real(op, "x", x)
+    real, slope = _real(op, "x", x), _finite(op)
     if real is not None:
+        if _real(op, "dy", dy) is not real:
+            raise TypingError(f"{op}: dy and x are of different types: {dy}, {x}")
+        _no_out(op, out)
         function = scalar.leaky_relu_backward
         return lambda dy, x, out=None, negative_slope=0.01: function(
-            real(dy), real(x), real(negative_slope)
+            real(dy), real(x), real(slope(negative_slope))
         )
     dtype = same_dtype(op, dy=dy, x=x)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
@@ -137,7 +166,7 @@ def leaky_relu_backward(dy, x, out=None, negative_slope=0.01):
         dx = make(out, x.shape)
         check(dx, a)
         check(dx, b)
-        kernel(a.reshape(a.size), b.reshape(b.size), float(negative_slope), dx.reshape(dx.size))
+        kernel(a.reshape(a.size), b.reshape(b.size), slope(negative_slope), dx.reshape(dx.size))
         return dx
 
     return backward

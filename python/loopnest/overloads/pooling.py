@@ -242,6 +242,19 @@ def max_pool2d_backward(
     dtype = same_dtype(op, dy=dy, x=x)
     prepare, make, check = contiguous(dy, dtype), output(op, out, dtype, 4), separate(op, out)
     kernel = kernels.max_pool2d_backward
+    message = op + ": dy has not the shape of the output"
+    if is_none(kernel_size):
+        fits = register_jitable(lambda x, dy, kernel_size, stride, padding, dilation, ceil: None)
+    else:
+        resolve = _resolve(op, kernel_size, stride, padding, dilation)
+
+        def check_shape(x, dy, kernel_size, stride, padding, dilation, ceil):
+            h, w = x.shape[2:]
+            oh, ow, _ = resolve(h, w, kernel_size, stride, padding, dilation, ceil)
+            if dy.shape[2:] != (oh, ow):
+                raise ValueError(message)
+
+        fits = register_jitable(check_shape)
 
     def implementation(
         dy,
@@ -256,6 +269,7 @@ def max_pool2d_backward(
     ):
         if dy.shape[0] != x.shape[0] or dy.shape[1] != x.shape[1] or dy.shape != indices.shape:
             raise ValueError("max_pool2d_backward: dy, x and indices do not fit together")
+        fits(x, dy, kernel_size, stride, padding, dilation, ceil_mode)
         places = np.ascontiguousarray(indices).astype(np.int64)
         plane = x.shape[2] * x.shape[3]
         for place in places.reshape(places.size):
