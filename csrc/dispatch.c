@@ -85,3 +85,7 @@ int ln_select_isa(const char *name)
 #include "ops.h"
 #undef real
 #undef LN_OP
+
+#define LN_OP(name, parameters, arguments) DEFINE(name, u64, parameters, arguments)
+#include "bit_ops.h"
+#undef LN_OP

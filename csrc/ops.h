@@ -80,6 +80,32 @@ LN_OP(gate_forward,
       (const real *a, const real *b, int64_t n, const real *weights, int64_t hidden, real *y),
       (a, b, n, weights, hidden, y))
 
+/* logic.c */
+LN_OP(logic_coefficients,
+      (const real *logits, int64_t neurons, int64_t first, int64_t last, real *shares,
+       real *coefficients),
+      (logits, neurons, first, last, shares, coefficients))
+LN_OP(logic_forward,
+      (const real *x, const int32_t *left, const int32_t *right, const real *coefficients,
+       const int64_t *starts, int64_t layers, real *y),
+      (x, left, right, coefficients, starts, layers, y))
+LN_OP(logic_backward,
+      (const real *x, const real *y, const int32_t *left, const int32_t *right,
+       const real *coefficients, const int64_t *starts, int64_t layers, real *dy, real *dx,
+       real *dcoefficients),
+      (x, y, left, right, coefficients, starts, layers, dy, dx, dcoefficients))
+
+LN_OP(logic_scores,
+      (const real *y, int64_t start, int64_t group, double scale, int64_t classes, real *scores),
+      (y, start, group, scale, classes, scores))
+LN_OP(logic_scores_backward,
+      (const real *dscores, int64_t group, double scale, int64_t classes, real *dy),
+      (dscores, group, scale, classes, dy))
+LN_OP(logic_coefficients_backward,
+      (const real *dcoefficients, int64_t chunks, int64_t neurons, const real *coefficients,
+       int64_t first, int64_t last, real *shares),
+      (dcoefficients, chunks, neurons, coefficients, first, last, shares))
+
 /* dense.c */
 LN_OP(linear,
       (const real *x, const real *weight, const real *bias, int64_t inputs, int64_t outputs,

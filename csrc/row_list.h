@@ -5,6 +5,7 @@
 #include "activation.c"
 #include "convolution.c"
 #include "gates.c"
+#include "logic.c"
 #include "pooling.c"
 #include "dense.c"
 #include "loss.c"

@@ -1,4 +1,4 @@
-/* rows.h: every row for float, then for double, in the instruction set LN_ISA. */
+/* rows.h: every row for float, then for double, then those on bits, in the instruction set LN_ISA. */
 #include "include/loopnest.h"
 #include "scalar.h"
 #include "simd.h"
@@ -34,3 +34,8 @@
 #undef bits
 #undef signed_bits
 #undef MANTISSA_BITS
+
+/* Rows without floating point, once. */
+#define SUFFIX u64
+#include "logic_bits.c"
+#undef SUFFIX

@@ -126,6 +126,50 @@ void ln_global_max_pool2d_f64(const double *x, int64_t size, int64_t first, int6
 void ln_gate_forward_f32(const float *a, const float *b, int64_t n, const float *weights, int64_t hidden, float *y);
 void ln_gate_forward_f64(const double *a, const double *b, int64_t n, const double *weights, int64_t hidden, double *y);
 
+/* ---- logic.c: logic-gate networks in training ----
+ * Layers lie one behind the other: neuron n of all `starts[layers]` has inputs left[n], right[n],
+ * two different rows of the layer before (of x for the first); starts (layers + 1) says where a
+ * layer's neurons begin. Values are rows of 32 samples a neuron (or feature of x).
+ * y = c[0] + c[1] a + c[2] b + c[3] a b with the neuron's 4 coefficients. */
+/* logits and shares (16, neurons), coefficients (neurons, 4): shares = softmax over the 16 gates,
+ * coefficients those of the mixture; items: the neurons. Gate k is 1 at (a, b) where bit
+ * 3 - 2a - b of k is set. */
+void ln_logic_coefficients_f32(const float *logits, int64_t neurons, int64_t first, int64_t last, float *shares, float *coefficients);
+void ln_logic_coefficients_f64(const double *logits, int64_t neurons, int64_t first, int64_t last, double *shares, double *coefficients);
+/* y: the values of all neurons */
+void ln_logic_forward_f32(const float *x, const int32_t *left, const int32_t *right, const float *coefficients, const int64_t *starts, int64_t layers, float *y);
+void ln_logic_forward_f64(const double *x, const int32_t *left, const int32_t *right, const double *coefficients, const int64_t *starts, int64_t layers, double *y);
+/* dy: gradient by the last layer's values; dy and dx: work space for the widest layer, used up;
+ * dcoefficients (neurons, 4) = sums over the 32 samples */
+void ln_logic_backward_f32(const float *x, const float *y, const int32_t *left, const int32_t *right, const float *coefficients, const int64_t *starts, int64_t layers, float *dy, float *dx, float *dcoefficients);
+void ln_logic_backward_f64(const double *x, const double *y, const int32_t *left, const int32_t *right, const double *coefficients, const int64_t *starts, int64_t layers, double *dy, double *dx, double *dcoefficients);
+/* scores (32, classes) = scale times the sum of `group` rows a class, the first is row `start` of y */
+void ln_logic_scores_f32(const float *y, int64_t start, int64_t group, double scale, int64_t classes, float *scores);
+void ln_logic_scores_f64(const double *y, int64_t start, int64_t group, double scale, int64_t classes, double *scores);
+/* dy: classes*group rows */
+void ln_logic_scores_backward_f32(const float *dscores, int64_t group, double scale, int64_t classes, float *dy);
+void ln_logic_scores_backward_f64(const double *dscores, int64_t group, double scale, int64_t classes, double *dy);
+/* dcoefficients (chunks, neurons, 4) are added up; shares (16, neurons) become the gradient by
+ * the logits; items: the neurons */
+void ln_logic_coefficients_backward_f32(const float *dcoefficients, int64_t chunks, int64_t neurons, const float *coefficients, int64_t first, int64_t last, float *shares);
+void ln_logic_coefficients_backward_f64(const double *dcoefficients, int64_t chunks, int64_t neurons, const double *coefficients, int64_t first, int64_t last, double *shares);
+
+/* ---- logic_bits.c: hard logic networks on bits, 512 samples at a time ----
+ * state: rows of 8 words (512 samples), bit s % 64 of word s / 64 is sample s. Row 0 is all zeros,
+ * row 1 all ones, row 2 + f feature f; the rest are for gates. */
+/* Pack samples first .. first + 511 of x (rows, features), bytes 0 or 1; those beyond `rows` count
+ * as 0. bits: work space of 8*features bytes; seen[0] collects the bits of all values: above 1 if
+ * one was neither 0 nor 1 */
+void ln_logic_pack_u64(const uint8_t *x, int64_t rows, int64_t features, int64_t first, uint8_t *bits, uint8_t *seen, uint64_t *state);
+/* gates: rows (left, right, out) of each; run i has function i % 16 (bit 3 - 2a - b of it is the
+ * value at a, b) and goes to gate ends[i] */
+void ln_logic_run_u64(const int32_t *gates, const int64_t *ends, int64_t runs, uint64_t *state);
+/* scores (samples, classes), written for samples first .. first + 511: the ones among the rows of
+ * each class; outputs (classes, rows), rows a multiple of 8, filled up with row 0 */
+void ln_logic_count_u64(const uint64_t *state, const int32_t *outputs, int64_t rows, int64_t samples, int64_t classes, int64_t first, int32_t *scores);
+/* the class of the largest score, the first of equal ones; items: the samples */
+void ln_logic_label_u64(const int32_t *scores, int64_t classes, int64_t first, int64_t last, int64_t *labels);
+
 /* ---- dense.c: x (rows, inputs), weight (inputs, outputs), bias (outputs) or NULL ---- */
 /* y = x weight + bias; items: the rows of y */
 void ln_linear_f32(const float *x, const float *weight, const float *bias, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *y);

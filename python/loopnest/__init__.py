@@ -27,6 +27,7 @@ from loopnest.convolution import (
 from loopnest.dense import linear, linear_backward
 from loopnest.descent import Descent, descend
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
+from loopnest.logic_network import LogicNetwork
 from loopnest.loss import cross_entropy, cross_entropy_backward, log_softmax, softmax
 from loopnest.optimizer import (
     adagrad_step,
@@ -36,6 +37,7 @@ from loopnest.optimizer import (
     rmsprop_step,
     sgd_step,
 )
+from loopnest.packed_logic import PackedLogic
 from loopnest.paths import get_include, get_library_dir
 from loopnest.pooling import (
     average_filter,

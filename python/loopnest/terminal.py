@@ -72,3 +72,31 @@ def progress(names: Sequence[str], label: str) -> Iterator[str]:
             yield name
             bar.advance(task)
         bar.update(task, description=label)
+
+
+class Bar:
+    """A progress bar with a note, for work whose steps are the caller's own loop."""
+
+    def __init__(self, label: str, total: int, shown: bool = True) -> None:
+        self._label, self._total, self._shown = label, total, shown
+        self._bar: Progress | None = None
+        if shown and RICH:
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+            self._bar = Progress(*columns, console=_console())
+            self._task = self._bar.add_task(label, total=total)
+
+    def __enter__(self) -> Bar:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def to(self, done: int, note: str = "") -> None:
+        """Show that so many steps are done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=f"{self._label}  {note}")
+        elif self._shown and note:
+            print(f"{self._label} {done}/{self._total}  {note}")

@@ -13,6 +13,7 @@ _from_buffer = ffi.from_buffer
 _CTYPES = {
     "f": "float[]",
     "d": "double[]",
+    "i": "int32_t[]",
     "l": "int64_t[]",
     "q": "int64_t[]",
     "B": "uint8_t[]",
