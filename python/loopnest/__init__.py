@@ -18,6 +18,7 @@ from loopnest.activation import (
     tanh_backward,
 )
 from loopnest.backend import available_backends, get_backend, use_backend
+from loopnest.circuit import Circuit
 from loopnest.convolution import (
     conv2d,
     conv2d_backward,
@@ -48,6 +49,7 @@ from loopnest.pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
+from loopnest.thermometer import Thermometer
 from loopnest.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"

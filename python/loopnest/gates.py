@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loopnest import activation, backend, checks, dense, threads
+from loopnest import activation, backend, checks, dense, gate_training, threads
 
 # A gate's index is its truth table f(0,0) f(0,1) f(1,0) f(1,1), read as a binary number.
 GATE_NAMES: tuple[str, ...] = (
@@ -60,9 +60,10 @@ class Gate:
         the output neuron a sigmoid; at least 0.5 means 1.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, neurons: Any = None) -> None:
         self.name = name
-        *hidden, last = (np.array(neuron) for neuron in _NEURONS[name])
+        self._neurons = _NEURONS[name] if neurons is None else neurons
+        *hidden, last = (np.array(neuron) for neuron in self._neurons)
         groups = [hidden, [last]] if hidden else [[last]]
         self.layers = [
             (np.stack([n[:2] for n in group], axis=1), np.array([n[2] for n in group]))
@@ -71,6 +72,51 @@ class Gate:
 
     def __repr__(self) -> str:
         return f"gate({self.name!r})"
+
+    @classmethod
+    def train(cls, name: str, *, seed: int = 0, lr: float = 0.1, steps: int = 1000) -> Gate:
+        """A 2-2-1 network that has learned the function by gradient descent.
+
+        Adam on the mean cross-entropy of the four rows, with this library's `linear`, `relu`,
+        `sigmoid` and their gradients. A start that gets stuck gives way to the next one.
+
+        Parameters
+        ----------
+        name : str
+            One of `GATE_NAMES`, lower or upper case.
+        seed : int
+            Of the starting weights.
+        lr : float
+            Adam's learning rate.
+        steps : int
+            Steps of each start, at most.
+
+        Returns
+        -------
+        Gate
+            With learned weights in ``layers``; all methods and `gate_forward` use them.
+
+        Raises
+        ------
+        RuntimeError
+            No start has learned the function.
+        TypeError, ValueError
+            For a name or options that do not fit.
+        """
+        op = "Gate.train"
+        name = _name(op, name)
+        seed, steps = checks.integer(op, "seed", seed, 0), checks.integer(op, "steps", steps, 1)
+        lr = checks.number(op, "lr", lr, 0.0)
+        truth = np.array([GATE_NAMES.index(name) >> i & 1 for i in (3, 2, 1, 0)])
+        (w1, b1), (w2, b2) = gate_training.learned_layers(truth, seed, lr, steps)
+        hidden = (np.append(w1[:, i], b1[i]) for i in (0, 1))
+        return cls(name, tuple(tuple(n.tolist()) for n in (*hidden, np.append(w2, b2))))
+
+    def weights(self, dtype: Any) -> np.ndarray:
+        """All numbers as the kernels take them: 3 a neuron, the output neuron last."""
+        if self._neurons is _NEURONS[self.name]:
+            return packed_weights(self.name, dtype)
+        return np.array(self._neurons, dtype).reshape(-1)
 
     def forward(self, a: Any, b: Any, out: np.ndarray | None = None) -> Any:
         """The sigmoid output for inputs a and b; see `gate_forward`."""
@@ -111,6 +157,11 @@ def packed_weights(name: str, dtype: Any) -> np.ndarray:
     weights = np.array(_NEURONS[name], dtype).reshape(-1)
     weights.flags.writeable = False
     return weights
+
+
+@functools.cache
+def _named(name: str) -> Gate:
+    return Gate(name)
 
 
 def _name(op: str, name: Any) -> str:
@@ -193,12 +244,12 @@ def gate_forward(gate: str | Gate, a: Any, b: Any, out: np.ndarray | None = None
     a and b are two arrays of one shape or two numbers.
     """
     op = "gate_forward"
-    name = gate.name if isinstance(gate, Gate) else _name(op, gate)
+    chosen = gate if isinstance(gate, Gate) else _named(_name(op, gate))
     given = a, b
     numbers, a, b = _operands(op, a, b)
     y = checks.output(op, out, a.shape, a.dtype, (*given, a, b), in_place=True)
     kernel = backend.kernels.gates.gate_forward
-    weights = packed_weights(name, a.dtype)
+    weights = chosen.weights(a.dtype)
     flat_a, flat_b, flat_y = a.reshape(-1), b.reshape(-1), y.reshape(-1)
 
     def piece(first: int, last: int) -> None:

@@ -136,7 +136,7 @@ enum {{
 static const {row} {name}_gates[{gate_rows}][3] = {{
 {gate_table}
 }};
-static const uint32_t {name}_ends[{end_rows}] = {{
+static const uint32_t {name}_ends[{runs}] = {{
 {end_table}
 }};
 static const {row} {name}_outputs[{outputs}] = {{
@@ -228,6 +228,7 @@ def c_source(packed: PackedLogic, name: str) -> str:
     name = identifier("to_c", name)
     program = packed._program
     gates = program.gates.reshape(-1, 3)
+    ends = program.ends.tolist() or [0]  # C has no arrays of no elements
     names = {"name": name, "upper": name.upper(), "classes": packed.classes}
     text = _C_EVALUATE.format(
         **names,
@@ -236,12 +237,11 @@ def c_source(packed: PackedLogic, name: str) -> str:
         outputs=packed.outputs,
         gates=len(gates),
         rows=program.rows,
-        runs=len(program.ends),
+        runs=len(ends),
         row="uint16_t" if program.rows <= 1 << 16 else "uint32_t",
-        gate_rows=max(1, len(gates)),  # C has no arrays of no elements
-        end_rows=max(1, len(program.ends)),
+        gate_rows=max(1, len(gates)),
         gate_table=_rows(f"{{{a}, {b}, {y}}}" for a, b, y in gates.tolist()) or "    {0, 0, 0}",
-        end_table=_rows(program.ends.tolist()) or "    0",
+        end_table=_rows(ends),
         output_table=_rows(program.outputs.tolist()),
         more=_C_PREDICT_TOLD.format(**names) if packed.classes else "",
     )

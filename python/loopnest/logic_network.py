@@ -158,8 +158,9 @@ class LogicNetwork:
         """Train by Adam on mini-batches, and keep the epoch whose HARD network was best.
 
         After each epoch the hard network (each neuron its most probable function) is scored on the
-        validation samples, or without any on the training samples; the logits of the best epoch
-        are the result, also when training stops early.
+        validation samples, or without any on the training samples. The logits of the best epoch
+        (of equally good ones that of the smallest loss) are the result, also when training stops
+        early.
 
         Parameters
         ----------

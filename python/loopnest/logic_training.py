@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loopnest import backend, checks, logic_files, loss, optimizer, terminal, threads
+from loopnest import backend, checks, logic_files, optimizer, terminal, threads
 from loopnest.packed_logic import aligned, as_bits
 
 if TYPE_CHECKING:
     from loopnest.logic_network import LogicNetwork
+
+NOT_IGNORED = -100  # no label is this
 
 # Work of one neuron on one sample, forward and backward, in the units of threads.split.
 _WORK = 8
@@ -136,17 +138,19 @@ class Engine:
     ) -> float:  # fmt: skip
         """Loss of up to 32 samples; their gradient by the coefficients goes to ``gradients``."""
         kernels, net = backend.kernels.logic, self.net
+        # The loss kernels themselves: the public functions would split over threads once more.
         scores = self._forward(buffers, x)
-        found = scores[: len(x)]
-        total = loss.cross_entropy(found, y, reduction="sum")
+        losses, scale = np.empty(len(x), net.dtype), np.ones(len(x), net.dtype)
         dscores = np.zeros_like(scores)
-        dscores[: len(x)] = loss.cross_entropy_backward(found, y, reduction="sum")
+        entropy = backend.kernels.loss
+        entropy.cross_entropy(scores, y, NOT_IGNORED, 0.0, 0, len(x), losses)
+        entropy.cross_entropy_backward(scores, y, NOT_IGNORED, 0.0, scale, 0, len(x), dscores)
         values, features, dy, dx = buffers[1], buffers[0], buffers[2], buffers[3]
         kernels.logic_scores_backward(dscores, self.group, weight / net.tau, dy)
         kernels.logic_backward(
             features, values, net.left, net.right, self.coefficients, net.starts, dy, dx, gradients
         )
-        return float(total)
+        return math.fsum(losses)
 
 
 def batches(count: int, size: int, seed: int, epoch: int) -> Iterator[np.ndarray]:
@@ -162,14 +166,14 @@ class _Run:
     def __init__(self, net: LogicNetwork) -> None:
         self.m, self.v = np.zeros_like(net.logits), np.zeros_like(net.logits)
         self.step = self.epoch = 0
-        self.best_epoch, self.best = 0, -1.0
+        self.best_epoch, self.best, self.best_loss = 0, -1.0, math.inf
         self.best_logits = net.logits.copy()
         self.history: list[dict[str, float]] = []
 
     def entries(self) -> dict[str, np.ndarray]:
         numbers = {
             "step": self.step, "epoch": self.epoch, "best_epoch": self.best_epoch,
-            "best": self.best, "history": self.history,
+            "best": self.best, "best_loss": self.best_loss, "history": self.history,
         }  # fmt: skip
         return {
             "run": np.array(json.dumps(numbers)),
@@ -180,7 +184,8 @@ class _Run:
         numbers = json.loads(str(entries["run"]))
         for name in ("step", "epoch", "best_epoch"):
             setattr(self, name, checks.integer("fit", name, numbers[name], 0))
-        self.best, self.history = float(numbers["best"]), list(numbers["history"])
+        self.best, self.best_loss = float(numbers["best"]), float(numbers["best_loss"])
+        self.history = list(numbers["history"])
         for name in ("m", "v", "best_logits"):
             setattr(self, name, logic_files.finite(
                 entries[name], name, net.logits.shape, net.dtype))  # fmt: skip
@@ -253,13 +258,14 @@ def _one_epoch(
         run.step += 1
         optimizer.adam_step(net.logits, engine.shares, run.m, run.v, step=run.step, lr=lr)
     run.epoch += 1
-    accuracy = net.accuracy(*judged)
-    if accuracy > run.best:
-        run.best, run.best_epoch = accuracy, run.epoch
+    accuracy, loss = net.accuracy(*judged), total / len(x)
+    if accuracy > run.best or (accuracy == run.best and loss < run.best_loss):
+        run.best_epoch = run.epoch if accuracy > run.best else run.best_epoch
+        run.best, run.best_loss = accuracy, loss
         run.best_logits[:] = net.logits
     run.history.append(
         {
-            "epoch": run.epoch, "loss": total / len(x), "accuracy": accuracy,
+            "epoch": run.epoch, "loss": loss, "accuracy": accuracy,
             "seconds": time.perf_counter() - begin,
         }
     )  # fmt: skip

@@ -45,6 +45,11 @@ class PackedLogic:
         levels: np.ndarray | None = None,
         names: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
     ) -> None:
+        if classes is not None and (classes < 1 or len(original.outputs) % classes):
+            raise ValueError(
+                f"PackedLogic: classes is {classes} with {len(original.outputs)} outputs; "
+                "accepted: a number that divides the outputs"
+            )
         self.netlist = netlist.simplify(original) if simplify else original
         self.gates_before, self.gates = original.gates, self.netlist.gates
         self.inputs, self.outputs = original.inputs, len(original.outputs)
