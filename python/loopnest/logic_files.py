@@ -46,7 +46,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """All arrays of an NPZ file; ValueError if it is damaged. Nothing is unpickled."""
     op = "LogicNetwork.load"
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise

@@ -181,7 +181,8 @@ class LogicNetwork:
         checkpoint : path-like, optional
             File for the state of the run, written to a temporary name and renamed, after every
             ``checkpoint_every`` epochs and at the end. If training is interrupted, the last one remains;
-            `LogicNetwork.load` reads it too.
+            `LogicNetwork.load` reads
+            it too, as the best network so far.
         resume : bool
             If the file is there, go on from it: to the same bits as without the interruption.
             False starts anew.
@@ -294,19 +295,19 @@ class LogicNetwork:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network to an NPZ file: beside it first, then renamed. `load` reads it."""
-        logic_files.write_npz(path, self.file_entries())
+        logic_files.write_npz(path, self.file_entries(self.logits, self.history))
 
-    def file_entries(self) -> dict[str, np.ndarray]:
-        """What the file holds."""
+    def file_entries(self, logits: np.ndarray, history: list) -> dict[str, np.ndarray]:
+        """What a file of the network with these logits holds."""
         header = {
             "format": logic_files.FORMAT,
             "version": logic_files.VERSION,
             **self.config(),
-            "history": self.history,
+            "history": history,
         }
         return {
             "header": np.array(json.dumps(header)),
-            "logits": self.logits, "left": self.left, "right": self.right,
+            "logits": logits, "left": self.left, "right": self.right,
         }  # fmt: skip
 
     @classmethod
@@ -353,11 +354,13 @@ class LogicNetwork:
         self.tau = checks.number(op, "tau", options["tau"], 1e-6)
         self.history = list(header["history"])
         self.starts = np.concatenate([[0], np.cumsum(self.layers)]).astype(np.int64)
-        before = np.repeat((self.inputs, *self.layers[:-1]), self.layers)
-        for name in ("left", "right"):
+        for name in ("left", "right"):  # before anything of a size that only the header tells
             rows = entries[name]
             if rows.dtype != np.int32 or rows.shape != (self.neurons,):
                 raise ValueError(f"{name} is {rows.dtype}, shape {rows.shape}")
+        before = np.repeat((self.inputs, *self.layers[:-1]), self.layers)
+        for name in ("left", "right"):
+            rows = entries[name]
             if (rows < 0).any() or (rows >= before).any():
                 raise ValueError(f"{name} points outside its layer")
             setattr(self, name, np.ascontiguousarray(rows))
@@ -372,7 +375,7 @@ def _float_dtype(op: str, dtype: Any) -> np.dtype:
     try:
         found = np.dtype(dtype)
     except TypeError:
-        found = None
+        found = np.dtype(object)
     if found not in (checks.F32, checks.F64):
         raise TypeError(f"{op}: dtype is {dtype!r}; accepted: float32 or float64")
     return found

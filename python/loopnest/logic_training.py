@@ -173,11 +173,11 @@ class _Run:
     def entries(self) -> dict[str, np.ndarray]:
         numbers = {
             "step": self.step, "epoch": self.epoch, "best_epoch": self.best_epoch,
-            "best": self.best, "best_loss": self.best_loss, "history": self.history,
+            "best": self.best, "best_loss": self.best_loss,
         }  # fmt: skip
         return {
             "run": np.array(json.dumps(numbers)),
-            "m": self.m, "v": self.v, "best_logits": self.best_logits,
+            "m": self.m, "v": self.v,
         }  # fmt: skip
 
     def restore(self, net: LogicNetwork, entries: dict[str, np.ndarray]) -> None:
@@ -185,8 +185,7 @@ class _Run:
         for name in ("step", "epoch", "best_epoch"):
             setattr(self, name, checks.integer("fit", name, numbers[name], 0))
         self.best, self.best_loss = float(numbers["best"]), float(numbers["best_loss"])
-        self.history = list(numbers["history"])
-        for name in ("m", "v", "best_logits"):
+        for name in ("m", "v"):
             setattr(self, name, logic_files.finite(
                 entries[name], name, net.logits.shape, net.dtype))  # fmt: skip
 
@@ -288,8 +287,10 @@ def _fingerprint(net: LogicNetwork, *parts: Any) -> str:
 
 
 def _save(net: LogicNetwork, run: _Run, path: Path, mark: str) -> None:
-    entries = net.file_entries()
-    logic_files.write_npz(path, {**entries, **run.entries(), "fingerprint": np.array(mark)})
+    """A file of the best network so far that also holds the state of the run."""
+    entries = net.file_entries(run.best_logits, run.history)
+    more = {"current_logits": net.logits, "fingerprint": np.array(mark)}
+    logic_files.write_npz(path, {**entries, **run.entries(), **more})
 
 
 def _resume(op: str, net: LogicNetwork, run: _Run, path: Path, mark: str) -> None:
@@ -299,6 +300,9 @@ def _resume(op: str, net: LogicNetwork, run: _Run, path: Path, mark: str) -> Non
     try:
         found = str(entries["fingerprint"])
         run.restore(net, entries)
+        current = logic_files.finite(
+            entries["current_logits"], "current_logits", net.logits.shape, net.dtype
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{op}: {str(path)!r} is no whole checkpoint ({error})") from error
     if found != mark:
@@ -306,4 +310,5 @@ def _resume(op: str, net: LogicNetwork, run: _Run, path: Path, mark: str) -> Non
             f"{op}: checkpoint {str(path)!r} is of another run (network, samples, batch_size or lr "
             "differ); accepted: its own checkpoint, another file, or resume=False to start anew"
         )
-    net.logits = saved.logits
+    run.best_logits, run.history = saved.logits, saved.history
+    net.logits = current
