@@ -3,6 +3,9 @@
 
 /* ---- building blocks ---- */
 
+#define QUARTER ((real)0.25)
+#define THREE_QUARTERS ((real)0.75)
+
 static inline real F(float_of)(bits b)
 {
     real x;
@@ -29,29 +32,29 @@ static inline real F(horner)(real x, const real *coefficients, int count)
 }
 #define HORNER(x, table) F(horner)(x, F(table), (int)(sizeof F(table) / sizeof F(table)[0]))
 
-/* x within [low, high]; NaN stays NaN. */
-static inline real F(clamp)(real x, real low, real high)
+/* The larger; NaN stays NaN. */
+static inline real F(at_least)(real x, real low) { return x < low ? low : x; }
+
+/* The smaller; NaN stays NaN. */
+static inline real F(at_most)(real x, real high) { return x > high ? high : x; }
+
+/* 2 to the power of n * share, rounded to a whole number in the exponent range. */
+static inline real F(pow2)(real n, real share)
 {
-    real y = x < low ? low : x;
-    return y > high ? high : y;
+    return F(float_of)(F(bits_of)(FMA(n, share, F(exponent_magic))) << MANTISSA_BITS);
 }
 
-/* 2^n for a whole n in the exponent range. */
-static inline real F(pow2)(real n)
+/* t with exp(x) = 2^n (1 + t). */
+static inline real F(reduce)(real x, real *n)
 {
-    return F(float_of)(F(bits_of)(n + F(exponent_magic)) << MANTISSA_BITS);
-}
-
-/* Two factors whose product is 2^n, also where 2^n itself is subnormal or infinite. */
-static inline void F(halves)(real n, real *s1, real *s2)
-{
-    real first = FMA(n, (real)0.5, F(magic)) - F(magic);
-    *s1 = F(pow2)(first);
-    *s2 = F(pow2)(n - first);
+    real m = FMA(x, F(log2e), F(magic)) - F(magic);
+    real r = FMA(-m, F(ln2_lo), FMA(-m, F(ln2_hi), x));
+    *n = m;
+    return FMA(r * r, HORNER(r, q), r);
 }
 
 /* t with exp(hi + lo) = 2^n (1 + t). */
-static inline real F(reduce)(real hi, real lo, real *n)
+static inline real F(reduce_sum)(real hi, real lo, real *n)
 {
     real m = FMA(hi, F(log2e), F(magic)) - F(magic);
     real r = FMA(-m, F(ln2_lo), FMA(-m, F(ln2_hi), hi)) + lo;
@@ -59,92 +62,110 @@ static inline real F(reduce)(real hi, real lo, real *n)
     return FMA(r * r, HORNER(r, q), r);
 }
 
-/* exp(-|z|) = (p + pl) s1 s2, z = zh + zl; returns p. */
-static inline real F(decay)(real zh, real zl, real *pl, real *s1, real *s2)
+/* f/(1 + E) with E = 2^n (1 + t). */
+static inline real F(over_one_plus)(real f, real t, real n)
 {
-    int positive = zh > 0;
-    real n, t = F(reduce)(positive ? -zh : zh, positive ? -zl : zl, &n);
-    real p = 1 + t;
-    F(halves)(n, s1, s2);
-    *pl = t - (p - 1);
-    return p;
+    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
+    real top = s + d;
+    real rest = d - (top - s);
+    return f / (top + FMA(t, s, rest)) * d;
 }
 
-/* f sigmoid(z), z = zh + zl: with e = exp(-|z|), f/(1 + e) or f e/(1 + e). */
-static inline real F(times_sigmoid)(real f, real zh, real zl)
+/* (d + s (1 + t))^2, the sum in two words. */
+static inline real F(squared_sum)(real t, real s, real d)
 {
-    real pl, s1, s2, p = F(decay)(zh, zl, &pl, &s1, &s2);
-    real e = p * s1 * s2;
-    real d = 1 + e;
-    real dl = (e - (d - 1)) + pl * s1 * s2;
-    real r = 1 / d;
-    real rl = r * (FMA(-d, r, (real)1) - dl * r);
-    int negative = zh < 0;
-    real m = negative ? p : 1;
-    real g = f * m;
-    real gl = FMA(f, m, -g) + f * (negative ? pl : 0);
-    real y = FMA(g, r, FMA(gl, r, g * rl));
-    return y * (negative ? s1 : 1) * (negative ? s2 : 1);
+    real top = s + d;
+    real w = FMA(t, s, top);
+    real rest = FMA(t, s, top - w) + (d - (top - s));
+    return FMA(w, w, (w + w) * rest);
 }
 
-/* s (1 + g (1 - s)) with s = sigmoid(z): the slope of x sigmoid(z(x)), g = x z'(x). */
-static inline real F(sigmoid_slope)(real zh, real zl, real g)
+/* (1 + E h)/(1 + E)^2, E as above: the slope of x sigmoid(z(x)), h = 1 + x z'(x). */
+static inline real F(slope_over)(real h, real t, real n)
 {
-    real pl, s1, s2, p = F(decay)(zh, zl, &pl, &s1, &s2);
-    real e = p * s1 * s2;
-    real d = 1 + e;
-    real dl = (e - (d - 1)) + pl * s1 * s2;
-    real r = 1 / d;
-    int negative = zh < 0;
-    real top = negative ? (d + g) + (dl + zl) : FMA(g, e, d);
-    real y = top * (negative ? p : 1) * r * r;
-    return y * (negative ? s1 : 1) * (negative ? s2 : 1);
+    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
+    real e = FMA(t, s, s);
+    real rest = FMA(t, s, s - e);
+    return FMA(e, h, FMA(rest, h, d)) / F(squared_sum)(t, s, d) * d;
 }
 
-/* sigmoid(z) (1 - sigmoid(z)) = e/(1 + e)^2. */
-static inline real F(logistic_bump)(real z)
+/* slope_over of h + h_lo. */
+static inline real F(slope_over_sum)(real h, real h_lo, real t, real n)
 {
-    real pl, s1, s2, p = F(decay)(z, 0, &pl, &s1, &s2);
-    real r = 1 / (1 + p * s1 * s2);
-    return p * r * r * s1 * s2;
+    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
+    real e = FMA(t, s, s);
+    real rest = FMA(t, s, s - e);
+    return FMA(e, h, FMA(rest, h, FMA(e, h_lo, d))) / F(squared_sum)(t, s, d) * d;
+}
+
+/* scale sigmoid(a) (1 - sigmoid(a)) = scale E/(1 + E)^2, E = exp(a), a >= 0 in range. */
+static inline real F(logistic_bump)(real a, real scale)
+{
+    real n, t = F(reduce)(a, &n);
+    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
+    real e = s * scale;
+    return FMA(t, e, e) / F(squared_sum)(t, s, d) * d;
 }
 
 /* 1.702 x in two words. */
 static inline real F(gelu_argument)(real x, real *lo)
 {
     real hi = x * F(gelu_k_hi);
-    *lo = FMA(x, F(gelu_k_hi), -hi) + x * F(gelu_k_lo);
+    *lo = FMA(x, F(gelu_k_lo), FMA(x, F(gelu_k_hi), -hi));
     return hi;
 }
 
-/* 2 sqrt(2/pi) (x + 0.044715 x^3) in two words. */
-static inline real F(gelu_tanh_argument)(real x, real *lo)
+/* w + w_lo = c1 + c3 x^2 and v + v_lo = c1 + 3 c3 x^2 with c1 = 2 sqrt(2/pi); returns w. */
+static inline real F(gelu_tanh_factor)(real x, real *w_lo, real *v, real *v_lo)
 {
     real xx = x * x;
     real a = F(tanh_c3_hi) * xx;
     real a_lo = FMA(F(tanh_c3_hi), xx, -a) + FMA(F(tanh_c3_hi), FMA(x, x, -xx), F(tanh_c3_lo) * xx);
     real w = F(tanh_c1_hi) + a;
     real b = w - F(tanh_c1_hi); /* Knuth's TwoSum */
-    real w_lo = (F(tanh_c1_hi) - (w - b)) + (a - b) + (a_lo + F(tanh_c1_lo));
+    *w_lo = (F(tanh_c1_hi) - (w - b)) + (a - b) + (a_lo + F(tanh_c1_lo));
+    real more = FMA((real)2, a, FMA((real)2, a_lo, *w_lo));
+    *v = w + more;
+    *v_lo = (w - *v) + more;
+    return w;
+}
+
+/* x (w + w_lo) in two words. */
+static inline real F(times_factor)(real x, real w, real w_lo, real *lo)
+{
     real hi = x * w;
-    *lo = FMA(x, w, -hi) + x * w_lo;
+    *lo = FMA(x, w_lo, FMA(x, w, -hi));
     return hi;
 }
 
-/* Phi(-a)/exp(-a^2/2) for 0 <= a. */
-static inline real F(mills)(real a)
+/* Phi(-a)/exp(-a^2/2) for 0 <= a, in two words. */
+static inline real F(mills)(real a, real *lo)
 {
-    real s = 1 / (a + 4);
-    return HORNER((a - 4) * s, erfcx) * s;
+    real b = a + 4;
+    real s = 1 / b;
+    real s_lo = FMA(-b, s, (real)1) * s + ((b - 4) - a) * s * s; /* what both roundings took */
+    real p = HORNER((a - 4) * s, erfcx);
+    real m = p * s;
+    *lo = FMA(p, s_lo, FMA(p, s, -m));
+    return m;
+}
+
+/* (m + m_lo) exp(-a^2/2), 0 <= a, but for the factor `scale`. */
+static inline real F(normal_tail)(real a, real m, real m_lo, real *scale)
+{
+    real h = a * a;
+    real n, t = F(reduce_sum)((real)-0.5 * h, (real)-0.5 * FMA(a, a, -h), &n);
+    *scale = F(pow2)(n, QUARTER);
+    return (m + FMA(m, t, m_lo)) * F(pow2)(n, THREE_QUARTERS);
 }
 
 /* ---- functions and slopes ---- */
 
 static inline real F(exp)(real x)
 {
-    real s1, s2, n, t = F(reduce)(F(clamp)(x, F(exp_low), F(exp_high)), 0, &n);
-    F(halves)(n, &s1, &s2);
-    return (1 + t) * s1 * s2;
+    real n, t = F(reduce)(F(at_most)(F(at_least)(x, F(exp_low)), F(exp_high)), &n);
+    real s = F(pow2)(n, THREE_QUARTERS);
+    return FMA(t, s, s) * F(pow2)(n, QUARTER);
 }
 
 static inline real F(exp_derivative)(real x) { return F(exp)(x); }
@@ -164,31 +185,31 @@ static inline real F(log)(real x)
 
 static inline real F(sigmoid)(real x)
 {
-    return F(times_sigmoid)(1, F(clamp)(x, -F(silu_end), F(silu_end)), 0);
+    real n, t = F(reduce)(-F(at_most)(F(at_least)(x, F(sigmoid_low)), F(sigmoid_high)), &n);
+    return F(over_one_plus)(1, t, n);
 }
 
 static inline real F(sigmoid_derivative)(real x)
 {
-    return F(logistic_bump)(F(clamp)(x, -F(silu_end), F(silu_end)));
+    return F(logistic_bump)(F(at_most)(F(absolute)(x), -F(sigmoid_low)), 1);
 }
 
-/* -m/(m + 2) with m = expm1(-2|x|) = 2^n t + (2^n - 1). */
+/* 1 - 2/(1 + exp(2|x|)), near 0 a polynomial */
 static inline real F(tanh)(real x)
 {
-    real a = F(absolute)(x) > F(tanh_end) ? F(tanh_end) : F(absolute)(x);
-    real n, t = F(reduce)(-(a + a), 0, &n);
-    real s = F(pow2)(n);
-    real m = FMA(s, t, s - 1);
-    real y = -m / (m + 2);
+    real a = F(at_most)(F(absolute)(x), F(tanh_end));
+    real n, t = F(reduce)(a + a, &n);
+    real s = F(pow2)(n, 1);
+    real y = 1 - 2 / FMA(t, s, s + 1);
     y = x < 0 ? -y : y;
-    return x == 0 ? x : y;
+    real h = x * x;
+    return a < (real)0.63 ? x * FMA(h, HORNER(h, tanh_small), (real)1) : y;
 }
 
 static inline real F(tanh_derivative)(real x)
 {
-    real end = (real)0.5 * F(silu_end);
-    real a = F(clamp)(x, -end, end);
-    return 4 * F(logistic_bump)(a + a);
+    real a = F(at_most)(F(absolute)(x), (real)-0.5 * F(sigmoid_low));
+    return F(logistic_bump)(a + a, 4);
 }
 
 static inline real F(relu)(real x) { return x <= 0 ? 0 : x; }
@@ -204,72 +225,88 @@ static inline real F(leaky_relu_backward)(real dy, real x, real slope)
 
 static inline real F(silu)(real x)
 {
-    real f = F(clamp)(x, -F(silu_end), F(silu_end));
-    real y = F(times_sigmoid)(f, f, 0);
-    return x == 0 || x > F(silu_end) ? x : y;
+    real f = F(at_least)(x, F(sigmoid_low));
+    real n, t = F(reduce)(-F(at_most)(f, F(sigmoid_high)), &n);
+    return F(over_one_plus)(f, t, n);
 }
 
 static inline real F(silu_derivative)(real x)
 {
-    real z = F(clamp)(x, -F(silu_end), F(silu_end));
-    return F(sigmoid_slope)(z, 0, z);
+    real z = F(at_most)(F(at_least)(x, F(sigmoid_low)), F(sigmoid_high));
+    real n, t = F(reduce)(-z, &n);
+    real y = F(slope_over)(1 + z, t, n);
+    real w = (z - F(silu_zero)) - F(silu_zero_lo);
+    return F(absolute)(w) < (real)0.5 ? w * HORNER(w, silu_slope) : y;
 }
 
 /* x sigmoid(1.702 x) */
 static inline real F(gelu)(real x)
 {
-    real f = F(clamp)(x, -F(gelu_end), F(gelu_end));
-    real lo, hi = F(gelu_argument)(f, &lo);
-    real y = F(times_sigmoid)(f, hi, lo);
-    return x == 0 || x > F(gelu_end) ? x : y;
+    real f = F(at_least)(x, F(gelu_low));
+    real lo, hi = F(gelu_argument)(F(at_most)(f, F(gelu_high)), &lo);
+    real n, t = F(reduce_sum)(-hi, -lo, &n);
+    return F(over_one_plus)(f, t, n);
 }
 
 static inline real F(gelu_derivative)(real x)
 {
-    real lo, hi = F(gelu_argument)(F(clamp)(x, -F(gelu_end), F(gelu_end)), &lo);
-    return F(sigmoid_slope)(hi, lo, hi);
+    real f = F(at_most)(F(at_least)(x, F(gelu_low)), F(gelu_high));
+    real lo, hi = F(gelu_argument)(f, &lo);
+    real n, t = F(reduce_sum)(-hi, -lo, &n);
+    real y = F(slope_over)(FMA(f, F(gelu_k_hi), (real)1), t, n);
+    real w = (hi - F(silu_zero)) + (lo - F(silu_zero_lo));
+    return F(absolute)(w) < (real)0.5 ? w * HORNER(w, silu_slope) : y;
 }
 
 /* x/2 (1 + tanh(u)) = x sigmoid(2u) */
 static inline real F(gelu_tanh)(real x)
 {
-    real f = F(clamp)(x, -F(gelu_tanh_end), F(gelu_tanh_end));
-    real lo, hi = F(gelu_tanh_argument)(f, &lo);
-    real y = F(times_sigmoid)(f, hi, lo);
-    return x == 0 || x > F(gelu_tanh_end) ? x : y;
+    real f = F(at_least)(x, F(gelu_tanh_low)), z = F(at_most)(f, F(gelu_tanh_high));
+    real w_lo, v, v_lo, w = F(gelu_tanh_factor)(z, &w_lo, &v, &v_lo);
+    real lo, hi = F(times_factor)(z, w, w_lo, &lo);
+    real n, t = F(reduce_sum)(-hi, -lo, &n);
+    return F(over_one_plus)(f, t, n);
 }
 
 static inline real F(gelu_tanh_derivative)(real x)
 {
-    real f = F(clamp)(x, -F(gelu_tanh_end), F(gelu_tanh_end));
-    real lo, hi = F(gelu_tanh_argument)(f, &lo);
-    return F(sigmoid_slope)(hi, lo, f * FMA(F(tanh_c3x3), f * f, F(tanh_c1_hi)));
+    real f = F(at_most)(F(at_least)(x, F(gelu_tanh_low)), F(gelu_tanh_high));
+    real w_lo, v, v_lo, w = F(gelu_tanh_factor)(f, &w_lo, &v, &v_lo);
+    real lo, hi = F(times_factor)(f, w, w_lo, &lo);
+    real n, t = F(reduce_sum)(-hi, -lo, &n);
+    real h = FMA(f, v, (real)1);
+    real y = F(slope_over_sum)(h, FMA(f, v_lo, FMA(f, v, 1 - h)), t, n);
+    real d = (f - F(gelu_tanh_zero)) - F(gelu_tanh_zero_lo);
+    return F(absolute)(d) < (real)0.625 ? d * HORNER(d, gelu_tanh_slope) : y;
 }
 
 /* x Phi(x), from the tail Phi(-|x|), near 0 from Phi(x) - 1/2 */
 static inline real F(gelu_erf)(real x)
 {
-    real a = F(absolute)(x) > F(gelu_erf_end) ? F(gelu_erf_end) : F(absolute)(x);
-    real h = a * a;
-    real s1, s2, n, t = F(reduce)((real)-0.5 * h, (real)-0.5 * FMA(a, a, -h), &n);
-    F(halves)(n, &s1, &s2);
-    real m = F(mills)(a);
-    real tail = a * FMA(m, t, m) * s1 * s2;
+    real a = F(at_most)(F(absolute)(x), F(gelu_erf_end));
+    real m_lo, m = F(mills)(a, &m_lo), g = a * m;
+    real scale, tail = F(normal_tail)(a, g, FMA(a, m_lo, FMA(a, m, -g)), &scale);
+    tail = tail * scale;
     real y = x > 0 ? x - tail : -tail;
-    y = a < (real)0.5 ? x * FMA(x, HORNER(h, phi_small), (real)0.5) : y;
-    return x == 0 ? x : y;
+    return a < (real)0.5 ? x * FMA(x, HORNER(a * a, phi_small), (real)0.5) : y;
 }
 
 /* Phi(x) + x phi(x), from the tail */
 static inline real F(gelu_erf_derivative)(real x)
 {
-    real a = F(absolute)(x) > F(gelu_erf_end) ? F(gelu_erf_end) : F(absolute)(x);
-    real h = a * a;
-    real s1, s2, n, t = F(reduce)((real)-0.5 * h, (real)-0.5 * FMA(a, a, -h), &n);
-    F(halves)(n, &s1, &s2);
-    real m = FMA(-a, F(phi0), F(mills)(a));
-    real tail = FMA(m, t, m) * s1 * s2;
-    return x > 0 ? 1 - tail : tail;
+    real a = F(at_most)(F(absolute)(x), F(gelu_erf_end));
+    real m_lo, m = F(mills)(a, &m_lo), g = a * F(phi0);
+    real g_lo = FMA(a, F(phi0_lo), FMA(a, F(phi0), -g));
+    real q = m - g;
+    real q_lo = (m - (q + g)) + (m_lo - g_lo);
+    real scale, tail = F(normal_tail)(a, q, q_lo, &scale);
+    tail = tail * scale;
+    real y = x > 0 ? 1 - tail : tail;
+    real w = (x - F(gelu_erf_zero)) - F(gelu_erf_zero_lo);
+    y = F(absolute)(w - (real)0.125) < (real)0.725 ? w * HORNER(w, gelu_erf_slope) : y;
+    return x == 0 ? (real)0.5 : y;
 }
 
 #undef HORNER
+#undef QUARTER
+#undef THREE_QUARTERS

@@ -4,132 +4,145 @@ The scalar functions are in scalar.py; the twin is csrc/activation.c.
 """
 
 from loopnest.kernels import scalar
-from loopnest.kernels.jit import kernel
+from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.simd_lanes import LANES, load, load_some, store, store_some
+
+
+@block
+def unary(function, x, y):
+    """y = function(x), 16 at a time."""
+    zero, whole = x.dtype.type(0), x.size - x.size % LANES
+    for i in range(0, whole, LANES):
+        store(y, i, function(load(x, i)))
+    rest = x.size - whole
+    if rest:
+        store_some(y, whole, rest, function(load_some(x, whole, rest, zero)))
+
+
+@block
+def binary(function, dy, x, dx):
+    """dx = function(dy, x), 16 at a time."""
+    zero, whole = x.dtype.type(0), x.size - x.size % LANES
+    for i in range(0, whole, LANES):
+        store(dx, i, function(load(dy, i), load(x, i)))
+    rest = x.size - whole
+    if rest:
+        a, b = load_some(dy, whole, rest, zero), load_some(x, whole, rest, zero)
+        store_some(dx, whole, rest, function(a, b))
 
 
 @kernel
 def exp(x, y):
-    for i in range(x.size):
-        y[i] = scalar.exp(x[i])
+    unary(scalar.exp, x, y)
 
 
 @kernel
 def sigmoid(x, y):
-    for i in range(x.size):
-        y[i] = scalar.sigmoid(x[i])
+    unary(scalar.sigmoid, x, y)
 
 
 @kernel
 def tanh(x, y):
-    for i in range(x.size):
-        y[i] = scalar.tanh(x[i])
+    unary(scalar.tanh, x, y)
 
 
 @kernel
 def relu(x, y):
-    for i in range(x.size):
-        y[i] = scalar.relu(x[i])
+    unary(scalar.relu, x, y)
 
 
 @kernel
 def silu(x, y):
-    for i in range(x.size):
-        y[i] = scalar.silu(x[i])
+    unary(scalar.silu, x, y)
 
 
 @kernel
 def gelu(x, y):
-    for i in range(x.size):
-        y[i] = scalar.gelu(x[i])
+    unary(scalar.gelu, x, y)
 
 
 @kernel
 def gelu_tanh(x, y):
-    for i in range(x.size):
-        y[i] = scalar.gelu_tanh(x[i])
+    unary(scalar.gelu_tanh, x, y)
 
 
 @kernel
 def gelu_erf(x, y):
-    for i in range(x.size):
-        y[i] = scalar.gelu_erf(x[i])
+    unary(scalar.gelu_erf, x, y)
 
 
 @kernel
 def gelu_derivative(x, y):
-    for i in range(x.size):
-        y[i] = scalar.gelu_derivative(x[i])
+    unary(scalar.gelu_derivative, x, y)
 
 
 @kernel
 def gelu_tanh_derivative(x, y):
-    for i in range(x.size):
-        y[i] = scalar.gelu_tanh_derivative(x[i])
+    unary(scalar.gelu_tanh_derivative, x, y)
 
 
 @kernel
 def gelu_erf_derivative(x, y):
-    for i in range(x.size):
-        y[i] = scalar.gelu_erf_derivative(x[i])
+    unary(scalar.gelu_erf_derivative, x, y)
 
 
 @kernel
 def leaky_relu(x, negative_slope, y):
-    slope = x.dtype.type(negative_slope)
-    for i in range(x.size):
-        y[i] = scalar.leaky_relu(x[i], slope)
+    slope, zero, whole = x.dtype.type(negative_slope), x.dtype.type(0), x.size - x.size % LANES
+    for i in range(0, whole, LANES):
+        store(y, i, scalar.leaky_relu(load(x, i), slope))
+    rest = x.size - whole
+    if rest:
+        last = load_some(x, whole, rest, zero)
+        store_some(y, whole, rest, scalar.leaky_relu(last, slope))
 
 
 @kernel
 def exp_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.exp_backward(dy[i], x[i])
+    binary(scalar.exp_backward, dy, x, dx)
 
 
 @kernel
 def sigmoid_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.sigmoid_backward(dy[i], x[i])
+    binary(scalar.sigmoid_backward, dy, x, dx)
 
 
 @kernel
 def tanh_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.tanh_backward(dy[i], x[i])
+    binary(scalar.tanh_backward, dy, x, dx)
 
 
 @kernel
 def relu_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.relu_backward(dy[i], x[i])
+    binary(scalar.relu_backward, dy, x, dx)
 
 
 @kernel
 def silu_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.silu_backward(dy[i], x[i])
+    binary(scalar.silu_backward, dy, x, dx)
 
 
 @kernel
 def gelu_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.gelu_backward(dy[i], x[i])
+    binary(scalar.gelu_backward, dy, x, dx)
 
 
 @kernel
 def gelu_tanh_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.gelu_tanh_backward(dy[i], x[i])
+    binary(scalar.gelu_tanh_backward, dy, x, dx)
 
 
 @kernel
 def gelu_erf_backward(dy, x, dx):
-    for i in range(x.size):
-        dx[i] = scalar.gelu_erf_backward(dy[i], x[i])
+    binary(scalar.gelu_erf_backward, dy, x, dx)
 
 
 @kernel
 def leaky_relu_backward(dy, x, negative_slope, dx):
-    slope = x.dtype.type(negative_slope)
-    for i in range(x.size):
-        dx[i] = scalar.leaky_relu_backward(dy[i], x[i], slope)
+    slope, zero, whole = x.dtype.type(negative_slope), x.dtype.type(0), x.size - x.size % LANES
+    for i in range(0, whole, LANES):
+        store(dx, i, scalar.leaky_relu_backward(load(dy, i), load(x, i), slope))
+    rest = x.size - whole
+    if rest:
+        a, b = load_some(dy, whole, rest, zero), load_some(x, whole, rest, zero)
+        store_some(dx, whole, rest, scalar.leaky_relu_backward(a, b, slope))

@@ -81,7 +81,8 @@ def by_dtype(float32, float64):
         raise TypeError(f"{float32.__name__} is for compiled code")
 
     def pick(*args):
-        return (float32 if args[0] == types.float32 else float64).py_func
+        element = getattr(args[0], "dtype", args[0])  # of a number, or of Lanes of them
+        return (float32 if element == types.float32 else float64).py_func
 
     overload(name, strict=False, jit_options={**OPTIONS, "forceinline": True})(pick)
     return name

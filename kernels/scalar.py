@@ -5,10 +5,14 @@ is csrc/scalar.h, operation for operation, so that the bits agree. Polynomials a
 fits of our own (Remez exchange in 50 digits, relative error); all literals are typed, for
 Numba takes a bare 2 or 0.5 as 64-bit and widens the whole expression.
 
+They take numbers and, for kernels, `Lanes` of 16 of them (simd_lanes.py) in a number's place.
+
 exp(x) = 2^n (1 + t), n = round(x / ln 2), t = expm1(r) = r + r^2 Q(r), |r| <= ln(2)/2.
 Arguments that were multiplied (1.702 x, x^2/2) come in two words, hi + lo: one word of
 float32 would leave 25 ulp in the tails. 2^n goes in last, in two factors, so that results
-in the subnormal range are rounded once.
+in the subnormal range are rounded once. A sigmoid is f/(1 + E) with E = exp(-z), numerator and
+denominator times 2^(-3n/4): so neither overflows, and no sign of z needs a case of its own.
+Slopes that cross zero are w P(w) near the crossing, w the distance to it in two words.
 """
 
 from types import SimpleNamespace
@@ -16,21 +20,18 @@ from types import SimpleNamespace
 import numpy as np
 
 from loopnest.kernels.jit import by_dtype, scalar
-from loopnest.kernels.simd import bits_of, float_of, fma, horner, select
+from loopnest.kernels.simd import fma, horner, select, shifted_to_exponent, split_exponent
 
 FLOAT32 = SimpleNamespace(
     real=np.float32,
-    bits=np.int32,
-    mantissa_bits=23,
     magic=1.5 * 2.0**23,  # adding it rounds to an integer
-    exponent_magic=2.0**23 + 127,  # adding it puts n + bias into the low bits
+    exponent_magic=1.5 * 2.0**23 + 127,  # adding it puts n + bias into the low bits
     log2e=1.442695e00,
     ln2=(6.931472e-01, -1.9046542e-09),
     gelu_k=(1.702e00, -2.193451e-08),  # the decimal 1.702 in two words
     tanh_c1=(1.5957692e00, -4.534068e-08),  # 2 sqrt(2/pi)
     tanh_c3=(7.1354814e-02, 2.3988325e-09),  # 0.044715 times that
-    tanh_c3x3=2.1406445e-01,
-    phi0=3.989423e-01,  # 1/sqrt(2 pi)
+    phi0=(3.989423e-01, -1.133517e-08),  # 1/sqrt(2 pi)
     # Q on |r| <= 0.3473, relative error 1.3e-7 (of exp: 8e-9)
     q=(5.0e-01, 1.6666576e-01, 4.1666854e-02, 8.363261e-03, 1.3901339e-03),
     # (a + 4) erfcx(a/sqrt 2)/2 as a polynomial in (a - 4)/(a + 4), 0 <= a <= 15, 9e-9
@@ -40,30 +41,45 @@ FLOAT32 = SimpleNamespace(
     phi_small=(3.989423e-01, -6.648994e-02, 9.96483e-03, -1.1311086e-03),
     # (log((1 + s)/(1 - s)) - 2s)/s^3 in s^2, s <= 3 - 2 sqrt 2, relative error 2.7e-9 of log
     log=(6.6666687e-01, 3.9988717e-01, 2.9582587e-01),
+    # (tanh(x) - x)/x^3 in x^2, |x| <= 0.63, relative error 1.4e-7 (of tanh: 2e-8)
+    tanh_small=(-3.3333328e-01, 1.3332736e-01, -5.3845823e-02, 2.0973234e-02, -6.062148e-03),
+    # where the slope of x sigmoid(x) is 0; the slope over w = x - silu_zero, |w| <= 1/2, 2e-8
+    silu_zero=(-1.2784646e00, 1.29792825e-08),
+    silu_slope=(0.2178117, 0.1466488, 0.018874649, -0.015222766)
+    + (-0.0066032996, 0.00012886828, 0.00077760586, 0.00017124189),
+    # the same for the tanh form of GELU, |w| <= 5/8, 5e-10
+    gelu_tanh_zero=(-7.5246143e-01, 1.1339628e-08),
+    gelu_tanh_slope=(4.304001e-01, 3.8751844e-01, -1.5782855e-02, -1.1394434e-01)
+    + (-1.661926e-02, 1.9680185e-02, 5.260072e-03, -2.41009e-03, -9.2157815e-04)
+    + (2.30345e-04, 1.0874221e-04),
+    # the same for x Phi(x), -0.6 <= w <= 0.85, 5e-9
+    gelu_erf_zero=(-7.5179154e-01, 1.211445e-08),
+    gelu_erf_slope=(4.31494e-01, 3.8828495e-01, -1.819969e-02, -1.1400763e-01, -1.4771129e-02)
+    + (1.9416953e-02, 4.536159e-03, -2.22447e-03, -7.3497853e-04, 1.6513834e-04, 7.21093e-05),
     sqrt_half=0.70710677,
     # where each function has reached its limit
     exp_low=-105.0,
     exp_high=89.0,
     tanh_end=10.0,
-    silu_end=120.0,
-    gelu_end=70.0,
-    gelu_tanh_end=12.0,
+    sigmoid_low=-112.0,
+    sigmoid_high=30.0,
+    gelu_low=-65.0,
+    gelu_high=18.0,
+    gelu_tanh_low=-10.9,
+    gelu_tanh_high=6.0,
     gelu_erf_end=15.0,
 )
 
 FLOAT64 = SimpleNamespace(
     real=np.float64,
-    bits=np.int64,
-    mantissa_bits=52,
     magic=1.5 * 2.0**52,
-    exponent_magic=2.0**52 + 1023,
+    exponent_magic=1.5 * 2.0**52 + 1023,
     log2e=1.4426950408889634,
     ln2=(0.6931471805599453, 2.3190468138462996e-17),
     gelu_k=(1.702, 4.263256414560601e-17),
     tanh_c1=(1.5957691216057308, -9.96930880911092e-17),
     tanh_c3=(0.07135481627260025, -6.175149918155315e-19),
-    tanh_c3x3=0.21406444881780073,
-    phi0=0.3989422804014327,
+    phi0=(0.3989422804014327, -2.49232720227773e-17),
     # relative error 2.1e-16 (of exp: 1.3e-17)
     q=(0.5000000000000001, 0.16666666666666644, 0.041666666666623664, 0.00833333333335654)
     + (0.0013888888917461492, 0.00019841269784042704, 2.4801520894323147e-05)
@@ -84,144 +100,206 @@ FLOAT64 = SimpleNamespace(
     # relative error 4.5e-18 of log
     log=(0.666666666666667, 0.3999999999989794, 0.2857142862666583, 0.22222211024622043)
     + (0.18182897004075005, 0.15331463785027824, 0.14619593948936563),
+    # relative error 5e-19
+    tanh_small=(-0.3333333333333333, 0.1333333333333332, -0.05396825396823275)
+    + (0.021869488534974113, -0.008863235495662057, 0.0035921274442678127)
+    + (-0.0014558277875939337, 0.0005899779307331993, -0.00023887304169216485)
+    + (9.599544477439188e-05, -3.7000688791700405e-05, 1.212876418174637e-05)
+    + (-2.4030435460377534e-06,),
+    # relative error 9e-21
+    silu_zero=(-1.2784645427610737, -1.0946994183093437e-16),
+    silu_slope=(0.2178117057198001, 0.1466487969969469, 0.018874814223782312)
+    + (-0.015222655223188017, -0.006606589138356692, 0.0001266274100800973)
+    + (0.0007985218818394918, 0.00018570724364466978, -4.090534236441042e-05)
+    + (-2.973354278225849e-05, -2.9426320605394226e-06, 2.3460354817002315e-06)
+    + (8.599712591190215e-07, -3.054819125209455e-08, -9.267735045948044e-08)
+    + (-1.8746556610921044e-08, 4.659700332440361e-09, 2.6542655109920334e-09)
+    + (1.5376657949200558e-10,),
+    # relative error 1e-20
+    gelu_tanh_zero=(-0.7524614220710163, 3.635560509207687e-17),
+    gelu_tanh_slope=(0.4304000910248585, 0.38751844613578895, -0.01578285352184803)
+    + (-0.11394448308095899, -0.01661932834305254, 0.019682309459833115)
+    + (0.005261059254920764, -0.0024227318458750107, -0.0009274420229921384)
+    + (0.0002639276405246704, 0.00012425227761107875, -3.495617166317814e-05)
+    + (-1.5950893016414696e-05, 5.918611421150815e-06, 2.433528023693102e-06)
+    + (-9.898630038532474e-07, -4.3092802112356276e-07, 1.4156833057312612e-07)
+    + (7.494358137751969e-08, -1.6958580694208197e-08, -1.1500111758795e-08)
+    + (1.7296919575303604e-09, 1.2663410609745163e-09, -1.3611666184982165e-10),
+    # relative error 2.6e-19
+    gelu_erf_zero=(-0.7517915246935645, 1.4956759177009883e-17),
+    gelu_erf_slope=(0.4314939923140469, 0.388284982990552, -0.0181996763986711)
+    + (-0.1140082332972217, -0.014771522148243541, 0.01942167983818918)
+    + (0.004539228379108192, -0.0022395380680759326, -0.0007448268384836506)
+    + (0.0001863397462593602, 8.615947737428236e-05, -1.1214380363527385e-05)
+    + (-7.748456309183773e-06, 4.328457707966572e-07, 5.702635076190363e-07)
+    + (-1.6062700603368233e-09, -3.5438114634768105e-08, -1.3938481293559583e-09)
+    + (1.8804526423407187e-09, 1.41816234632064e-10, -7.586760843462438e-11)
+    + (-7.98839812719462e-12,),
     sqrt_half=0.7071067811865476,
     exp_low=-746.0,
     exp_high=710.0,
     tanh_end=20.0,
-    silu_end=760.0,
-    gelu_end=450.0,
-    gelu_tanh_end=24.0,
+    sigmoid_low=-760.0,
+    sigmoid_high=50.0,
+    gelu_low=-450.0,
+    gelu_high=30.0,
+    gelu_tanh_low=-21.7,
+    gelu_tanh_high=9.0,
     gelu_erf_end=40.0,
 )
 
 
 def define(c):
     """The functions in the dtype whose constants are ``c``."""
-    real, bits = c.real, c.bits
+    real = c.real
     ZERO, HALF, ONE, TWO, FOUR = real(0), real(0.5), real(1), real(2), real(4)
-    MANTISSA_BITS = bits(c.mantissa_bits)
+    QUARTER, THREE_QUARTERS = real(0.25), real(0.75)
     MAGIC, EXPONENT_MAGIC = real(c.magic), real(c.exponent_magic)
     LOG2E, LN2_HI, LN2_LO = real(c.log2e), real(c.ln2[0]), real(c.ln2[1])
     K_HI, K_LO = real(c.gelu_k[0]), real(c.gelu_k[1])
     C1_HI, C1_LO = real(c.tanh_c1[0]), real(c.tanh_c1[1])
-    C3_HI, C3_LO, C3X3 = real(c.tanh_c3[0]), real(c.tanh_c3[1]), real(c.tanh_c3x3)
-    PHI0, SQRT_HALF, INF = real(c.phi0), real(c.sqrt_half), real(np.inf)
+    C3_HI, C3_LO = real(c.tanh_c3[0]), real(c.tanh_c3[1])
+    PHI0, PHI0_LO = real(c.phi0[0]), real(c.phi0[1])
+    SQRT_HALF, INF = real(c.sqrt_half), real(np.inf)
+    SILU_ZERO, SILU_ZERO_LO = real(c.silu_zero[0]), real(c.silu_zero[1])
+    GELU_TANH_ZERO, GELU_TANH_ZERO_LO = real(c.gelu_tanh_zero[0]), real(c.gelu_tanh_zero[1])
+    GELU_ERF_ZERO, GELU_ERF_ZERO_LO = real(c.gelu_erf_zero[0]), real(c.gelu_erf_zero[1])
+    TANH_SMALL_END, GELU_TANH_NEAR = real(0.63), real(0.625)
+    GELU_ERF_MIDDLE, GELU_ERF_NEAR = real(0.125), real(0.725)
     Q = tuple(real(v) for v in c.q)
     PHI_SMALL = tuple(real(v) for v in c.phi_small)
     LOG = tuple(real(v) for v in c.log)
     ERFCX = tuple(real(v) for v in c.erfcx)
+    TANH_SMALL = tuple(real(v) for v in c.tanh_small)
+    SILU_SLOPE = tuple(real(v) for v in c.silu_slope)
+    GELU_TANH_SLOPE = tuple(real(v) for v in c.gelu_tanh_slope)
+    GELU_ERF_SLOPE = tuple(real(v) for v in c.gelu_erf_slope)
     EXP_LOW, EXP_HIGH, TANH_END = real(c.exp_low), real(c.exp_high), real(c.tanh_end)
-    SILU_END, GELU_END = real(c.silu_end), real(c.gelu_end)
-    GELU_TANH_END, GELU_ERF_END = real(c.gelu_tanh_end), real(c.gelu_erf_end)
+    SIGMOID_LOW, SIGMOID_HIGH = real(c.sigmoid_low), real(c.sigmoid_high)
+    GELU_LOW, GELU_HIGH = real(c.gelu_low), real(c.gelu_high)
+    GELU_TANH_LOW, GELU_TANH_HIGH = real(c.gelu_tanh_low), real(c.gelu_tanh_high)
+    GELU_ERF_END = real(c.gelu_erf_end)
 
     # ---- building blocks ----
 
     @scalar
-    def clamp(x, low, high):
-        """x within [low, high]; NaN stays NaN."""
-        y = select(x < low, low, x)
-        return select(y > high, high, y)
+    def at_least(x, low):
+        """The larger; NaN stays NaN."""
+        return select(x < low, low, x)
 
     @scalar
-    def pow2(n):
-        """2^n for a whole n in the exponent range."""
-        return float_of(bits(bits_of(n + EXPONENT_MAGIC) << MANTISSA_BITS))
+    def at_most(x, high):
+        """The smaller; NaN stays NaN."""
+        return select(x > high, high, x)
 
     @scalar
-    def halves(n):
-        """Two factors whose product is 2^n, also where 2^n itself is subnormal or infinite."""
-        first = fma(n, HALF, MAGIC) - MAGIC
-        return pow2(first), pow2(n - first)
+    def pow2(n, share):
+        """2 to the power of n * share, rounded to a whole number in the exponent range."""
+        return shifted_to_exponent(fma(n, share, EXPONENT_MAGIC))
 
     @scalar
-    def reduce(hi, lo):
+    def reduce(x):
+        """(t, n) with exp(x) = 2^n (1 + t)."""
+        n = fma(x, LOG2E, MAGIC) - MAGIC
+        r = fma(-n, LN2_LO, fma(-n, LN2_HI, x))
+        return fma(r * r, horner(r, Q), r), n
+
+    @scalar
+    def reduce_sum(hi, lo):
         """(t, n) with exp(hi + lo) = 2^n (1 + t)."""
         n = fma(hi, LOG2E, MAGIC) - MAGIC
         r = fma(-n, LN2_LO, fma(-n, LN2_HI, hi)) + lo
         return fma(r * r, horner(r, Q), r), n
 
     @scalar
-    def decay(zh, zl):
-        """exp(-|z|) as (p, pl, s1, s2): (p + pl) s1 s2, z = zh + zl."""
-        positive = zh > ZERO
-        t, n = reduce(select(positive, -zh, zh), select(positive, -zl, zl))
-        p = ONE + t
-        s1, s2 = halves(n)
-        return p, t - (p - ONE), s1, s2
+    def over_one_plus(f, t, n):
+        """f/(1 + E) with E = 2^n (1 + t)."""
+        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)  # s/d is 2^n
+        top = s + d
+        rest = d - (top - s)  # what rounding took from the sum, at n near 24 (53) up to an ulp
+        return f / (top + fma(t, s, rest)) * d
 
     @scalar
-    def times_sigmoid(f, zh, zl):
-        """f sigmoid(z), z = zh + zl: with e = exp(-|z|), f/(1 + e) or f e/(1 + e).
-
-        The sum, the quotient and the products are all carried in two words.
-        """
-        p, pl, s1, s2 = decay(zh, zl)
-        e = p * s1 * s2
-        d = ONE + e
-        dl = (e - (d - ONE)) + pl * s1 * s2
-        r = ONE / d
-        rl = r * (fma(-d, r, ONE) - dl * r)
-        negative = zh < ZERO
-        m = select(negative, p, ONE)
-        g = f * m
-        gl = fma(f, m, -g) + f * select(negative, pl, ZERO)
-        y = fma(g, r, fma(gl, r, g * rl))
-        return y * select(negative, s1, ONE) * select(negative, s2, ONE)
+    def squared_sum(t, s, d):
+        """(d + s (1 + t))^2, the sum in two words."""
+        top = s + d
+        w = fma(t, s, top)
+        rest = fma(t, s, top - w) + (d - (top - s))
+        return fma(w, w, (w + w) * rest)
 
     @scalar
-    def sigmoid_slope(zh, zl, g):
-        """s (1 + g (1 - s)) with s = sigmoid(z): the slope of x sigmoid(z(x)), g = x z'(x).
-
-        With e = exp(-|z|): (1 + e + g e)/(1 + e)^2 for z >= 0, e (1 + e + g)/(1 + e)^2 else.
-        """
-        p, pl, s1, s2 = decay(zh, zl)
-        e = p * s1 * s2
-        d = ONE + e
-        dl = (e - (d - ONE)) + pl * s1 * s2
-        r = ONE / d
-        negative = zh < ZERO
-        top = select(negative, (d + g) + (dl + zl), fma(g, e, d))
-        y = top * select(negative, p, ONE) * r * r
-        return y * select(negative, s1, ONE) * select(negative, s2, ONE)
+    def slope_over(h, t, n):
+        """(1 + E h)/(1 + E)^2, E as above: the slope of x sigmoid(z(x)), h = 1 + x z'(x)."""
+        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)
+        e = fma(t, s, s)
+        rest = fma(t, s, s - e)
+        return fma(e, h, fma(rest, h, d)) / squared_sum(t, s, d) * d
 
     @scalar
-    def logistic_bump(z):
-        """sigmoid(z) (1 - sigmoid(z)) = e/(1 + e)^2."""
-        p, pl, s1, s2 = decay(z, ZERO)
-        r = ONE / (ONE + p * s1 * s2)
-        return p * r * r * s1 * s2
+    def slope_over_sum(h, h_lo, t, n):
+        """`slope_over` of h + h_lo."""
+        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)
+        e = fma(t, s, s)
+        rest = fma(t, s, s - e)
+        return fma(e, h, fma(rest, h, fma(e, h_lo, d))) / squared_sum(t, s, d) * d
+
+    @scalar
+    def logistic_bump(a, scale):
+        """scale sigmoid(a) (1 - sigmoid(a)) = scale E/(1 + E)^2, E = exp(a), a >= 0 in range."""
+        t, n = reduce(a)
+        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)
+        e = s * scale
+        return fma(t, e, e) / squared_sum(t, s, d) * d
 
     @scalar
     def gelu_argument(x):
         """1.702 x in two words, x within the range where the sigmoid has not ended."""
         hi = x * K_HI
-        return hi, fma(x, K_HI, -hi) + x * K_LO
+        return hi, fma(x, K_LO, fma(x, K_HI, -hi))
 
     @scalar
-    def gelu_tanh_argument(x):
-        """2 sqrt(2/pi) (x + 0.044715 x^3) in two words."""
+    def gelu_tanh_factor(x):
+        """(w, w_lo, v, v_lo): w + w_lo = c1 + c3 x^2, v + v_lo = c1 + 3 c3 x^2."""
         xx = x * x
         a = C3_HI * xx
         a_lo = fma(C3_HI, xx, -a) + fma(C3_HI, fma(x, x, -xx), C3_LO * xx)
         w = C1_HI + a
         b = w - C1_HI  # Knuth's TwoSum: w + (rest) = C1_HI + a exactly
         w_lo = (C1_HI - (w - b)) + (a - b) + (a_lo + C1_LO)
+        more = fma(TWO, a, fma(TWO, a_lo, w_lo))
+        v = w + more
+        return w, w_lo, v, (w - v) + more
+
+    @scalar
+    def times_factor(x, w, w_lo):
+        """x (w + w_lo) in two words."""
         hi = x * w
-        return hi, fma(x, w, -hi) + x * w_lo
+        return hi, fma(x, w_lo, fma(x, w, -hi))
 
     @scalar
     def mills(a):
-        """Phi(-a)/exp(-a^2/2) for 0 <= a: half the scaled complementary error function."""
-        s = ONE / (a + FOUR)
-        return horner((a - FOUR) * s, ERFCX) * s
+        """Phi(-a)/exp(-a^2/2) for 0 <= a, half the scaled complementary erf, in two words."""
+        b = a + FOUR
+        s = ONE / b
+        s_lo = fma(-b, s, ONE) * s + ((b - FOUR) - a) * s * s  # what both roundings took
+        p = horner((a - FOUR) * s, ERFCX)
+        m = p * s
+        return m, fma(p, s_lo, fma(p, s, -m))
+
+    @scalar
+    def normal_tail(a, m, m_lo):
+        """(m + m_lo) exp(-a^2/2), 0 <= a, but for a factor that is the second result."""
+        h = a * a
+        t, n = reduce_sum(-HALF * h, -HALF * fma(a, a, -h))
+        return (m + fma(m, t, m_lo)) * pow2(n, THREE_QUARTERS), pow2(n, QUARTER)
 
     # ---- functions and slopes ----
 
     @scalar
     def exp(x):
-        t, n = reduce(clamp(x, EXP_LOW, EXP_HIGH), ZERO)
-        s1, s2 = halves(n)
-        return (ONE + t) * s1 * s2
+        t, n = reduce(at_most(at_least(x, EXP_LOW), EXP_HIGH))
+        s = pow2(n, THREE_QUARTERS)
+        return fma(t, s, s) * pow2(n, QUARTER)
 
     @scalar
     def log(x):
@@ -229,9 +307,8 @@ def define(c):
 
         x = 2^n m with m in [sqrt(1/2), sqrt 2), s = (m - 1)/(m + 1): n ln 2 + 2 atanh(s).
         """
-        whole = bits_of(x) - bits_of(SQRT_HALF) >> MANTISSA_BITS
-        n = real(whole)
-        f = float_of(bits(bits_of(x) - (whole << MANTISSA_BITS))) - ONE
+        n, m = split_exponent(x, SQRT_HALF)
+        f = m - ONE
         s = f / (f + TWO)
         ss = s * s
         y = fma(n, LN2_HI, fma(n, LN2_LO, fma(s * ss, horner(ss, LOG), s + s)))
@@ -239,26 +316,28 @@ def define(c):
 
     @scalar
     def sigmoid(x):
-        return times_sigmoid(ONE, clamp(x, -SILU_END, SILU_END), ZERO)
+        t, n = reduce(-at_most(at_least(x, SIGMOID_LOW), SIGMOID_HIGH))
+        return over_one_plus(ONE, t, n)
 
     @scalar
     def sigmoid_derivative(x):
-        return logistic_bump(clamp(x, -SILU_END, SILU_END))
+        return logistic_bump(at_most(abs(x), -SIGMOID_LOW), ONE)
 
     @scalar
     def tanh(x):
-        """-m/(m + 2) with m = expm1(-2|x|) = 2^n t + (2^n - 1)."""
-        a = clamp(abs(x), ZERO, TANH_END)
-        t, n = reduce(-(a + a), ZERO)
-        s = pow2(n)
-        m = fma(s, t, s - ONE)
-        y = -m / (m + TWO)
-        return select(x == ZERO, x, select(x < ZERO, -y, y))
+        """1 - 2/(1 + exp(2|x|)), near 0 a polynomial"""
+        a = at_most(abs(x), TANH_END)
+        t, n = reduce(a + a)
+        s = pow2(n, ONE)
+        y = ONE - TWO / fma(t, s, s + ONE)
+        y = select(x < ZERO, -y, y)
+        h = x * x
+        return select(a < TANH_SMALL_END, x * fma(h, horner(h, TANH_SMALL), ONE), y)
 
     @scalar
     def tanh_derivative(x):
-        a = clamp(x, -HALF * SILU_END, HALF * SILU_END)
-        return FOUR * logistic_bump(a + a)
+        a = at_most(abs(x), -HALF * SIGMOID_LOW)
+        return logistic_bump(a + a, FOUR)
 
     @scalar
     def relu(x):
@@ -278,65 +357,80 @@ def define(c):
 
     @scalar
     def silu(x):
-        f = clamp(x, -SILU_END, SILU_END)
-        y = times_sigmoid(f, f, ZERO)
-        return select((x == ZERO) | (x > SILU_END), x, y)
+        f = at_least(x, SIGMOID_LOW)
+        t, n = reduce(-at_most(f, SIGMOID_HIGH))
+        return over_one_plus(f, t, n)
 
     @scalar
     def silu_derivative(x):
-        z = clamp(x, -SILU_END, SILU_END)
-        return sigmoid_slope(z, ZERO, z)
+        z = at_most(at_least(x, SIGMOID_LOW), SIGMOID_HIGH)
+        t, n = reduce(-z)
+        w = (z - SILU_ZERO) - SILU_ZERO_LO
+        return select(abs(w) < HALF, w * horner(w, SILU_SLOPE), slope_over(ONE + z, t, n))
 
     @scalar
     def gelu(x):
         """x sigmoid(1.702 x)"""
-        f = clamp(x, -GELU_END, GELU_END)
-        hi, lo = gelu_argument(f)
-        y = times_sigmoid(f, hi, lo)
-        return select((x == ZERO) | (x > GELU_END), x, y)
+        f = at_least(x, GELU_LOW)
+        hi, lo = gelu_argument(at_most(f, GELU_HIGH))
+        t, n = reduce_sum(-hi, -lo)
+        return over_one_plus(f, t, n)
 
     @scalar
     def gelu_derivative(x):
-        hi, lo = gelu_argument(clamp(x, -GELU_END, GELU_END))
-        return sigmoid_slope(hi, lo, hi)
+        f = at_most(at_least(x, GELU_LOW), GELU_HIGH)
+        hi, lo = gelu_argument(f)
+        t, n = reduce_sum(-hi, -lo)
+        w = (hi - SILU_ZERO) + (lo - SILU_ZERO_LO)
+        return select(abs(w) < HALF, w * horner(w, SILU_SLOPE), slope_over(fma(f, K_HI, ONE), t, n))
 
     @scalar
     def gelu_tanh(x):
         """x/2 (1 + tanh(u)) = x sigmoid(2u)"""
-        f = clamp(x, -GELU_TANH_END, GELU_TANH_END)
-        hi, lo = gelu_tanh_argument(f)
-        y = times_sigmoid(f, hi, lo)
-        return select((x == ZERO) | (x > GELU_TANH_END), x, y)
+        f = at_least(x, GELU_TANH_LOW)
+        z = at_most(f, GELU_TANH_HIGH)
+        w, w_lo, _, _ = gelu_tanh_factor(z)
+        hi, lo = times_factor(z, w, w_lo)
+        t, n = reduce_sum(-hi, -lo)
+        return over_one_plus(f, t, n)
 
     @scalar
     def gelu_tanh_derivative(x):
-        f = clamp(x, -GELU_TANH_END, GELU_TANH_END)
-        hi, lo = gelu_tanh_argument(f)
-        return sigmoid_slope(hi, lo, f * fma(C3X3, f * f, C1_HI))
+        f = at_most(at_least(x, GELU_TANH_LOW), GELU_TANH_HIGH)
+        w, w_lo, v, v_lo = gelu_tanh_factor(f)
+        hi, lo = times_factor(f, w, w_lo)
+        t, n = reduce_sum(-hi, -lo)
+        h = fma(f, v, ONE)
+        y = slope_over_sum(h, fma(f, v_lo, fma(f, v, ONE - h)), t, n)
+        d = (f - GELU_TANH_ZERO) - GELU_TANH_ZERO_LO
+        return select(abs(d) < GELU_TANH_NEAR, d * horner(d, GELU_TANH_SLOPE), y)
 
     @scalar
     def gelu_erf(x):
         """x Phi(x), from the tail Phi(-|x|), near 0 from Phi(x) - 1/2"""
-        a = clamp(abs(x), ZERO, GELU_ERF_END)
-        h = a * a
-        t, n = reduce(-HALF * h, -HALF * fma(a, a, -h))
-        s1, s2 = halves(n)
-        m = mills(a)
-        tail = a * fma(m, t, m) * s1 * s2
+        a = at_most(abs(x), GELU_ERF_END)
+        m, m_lo = mills(a)
+        g = a * m
+        tail, scale = normal_tail(a, g, fma(a, m_lo, fma(a, m, -g)))
+        tail = tail * scale
         y = select(x > ZERO, x - tail, -tail)
-        y = select(a < HALF, x * fma(x, horner(h, PHI_SMALL), HALF), y)
-        return select(x == ZERO, x, y)
+        return select(a < HALF, x * fma(x, horner(a * a, PHI_SMALL), HALF), y)
 
     @scalar
     def gelu_erf_derivative(x):
         """Phi(x) + x phi(x), from the tail"""
-        a = clamp(abs(x), ZERO, GELU_ERF_END)
-        h = a * a
-        t, n = reduce(-HALF * h, -HALF * fma(a, a, -h))
-        s1, s2 = halves(n)
-        m = fma(-a, PHI0, mills(a))
-        tail = fma(m, t, m) * s1 * s2
-        return select(x > ZERO, ONE - tail, tail)
+        a = at_most(abs(x), GELU_ERF_END)
+        m, m_lo = mills(a)
+        g = a * PHI0
+        g_lo = fma(a, PHI0_LO, fma(a, PHI0, -g))
+        q = m - g
+        q_lo = (m - (q + g)) + (m_lo - g_lo)
+        tail, scale = normal_tail(a, q, q_lo)
+        tail = tail * scale
+        y = select(x > ZERO, ONE - tail, tail)
+        w = (x - GELU_ERF_ZERO) - GELU_ERF_ZERO_LO
+        y = select(abs(w - GELU_ERF_MIDDLE) < GELU_ERF_NEAR, w * horner(w, GELU_ERF_SLOPE), y)
+        return select(x == ZERO, HALF, y)
 
     def times_slope(derivative):
         """dy times the slope at x."""

@@ -1,23 +1,29 @@
-"""Vector building blocks as Numba values; the only file with LLVM IR."""
+"""Vector building blocks as Numba values; LLVM IR is here and in simd_lanes.py only."""
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from loopnest.kernels.simd_lanes import Lanes, call_llvm, element_of, spread, widest
+
 _INTEGER = {types.float32: types.int32, types.float64: types.int64}
+_MANTISSA = {types.float32: 23, types.float64: 52}
 _FLOAT = {integer: real for real, integer in _INTEGER.items()}
 
 
 @intrinsic
 def fma(typingctx, a, b, c):
     """``a*b + c`` rounded once (LLVM's ``llvm.fma``); all three of one float type."""
-    if not (isinstance(a, types.Float) and a == b == c):
+    kind = widest(a, b, c)
+    if not isinstance(element_of(kind), types.Float):
         return None
 
-    def codegen(context, builder, signature, args):
-        return builder.fma(*args)
+    def codegen(context, builder, sig, args):
+        pairs = zip(args, sig.args, strict=True)
+        values = [spread(context, builder, *pair, kind) for pair in pairs]
+        return call_llvm(builder, "fma", values[0].type, values)
 
-    return a(a, a, a), codegen
+    return kind(a, b, c), codegen
 
 
 @intrinsic
@@ -44,17 +50,73 @@ def float_of(typingctx, bits):
     return _FLOAT[bits](bits), codegen
 
 
+def _like(llvm, value):
+    """Integer constant of a type, a vector of it for a vector type."""
+    vector = isinstance(llvm, ir.VectorType)
+    return ir.Constant(llvm, [value] * llvm.count if vector else value)
+
+
+def _integer_type(llvm):
+    """The integer type of a float type's size, or vectors of both."""
+    if isinstance(llvm, ir.VectorType):
+        return ir.VectorType(_integer_type(llvm.element), llvm.count)
+    return ir.IntType(64 if isinstance(llvm, ir.DoubleType) else 32)
+
+
+@intrinsic
+def shifted_to_exponent(typingctx, x):
+    """The float whose bits are those of x, shifted left by a mantissa's length."""
+    element = element_of(x)
+    if element not in _INTEGER:
+        return None
+    length = _MANTISSA[element]
+
+    def codegen(context, builder, sig, args):
+        integer = _integer_type(args[0].type)
+        bits = builder.shl(builder.bitcast(args[0], integer), _like(integer, length))
+        return builder.bitcast(bits, args[0].type)
+
+    return x(x), codegen
+
+
+@intrinsic
+def split_exponent(typingctx, x, low):
+    """(n, m) with x = 2^n m, low <= m < 2 low; x a positive normal number."""
+    element = element_of(x)
+    if element not in _INTEGER or low != element:
+        return None
+    length = _MANTISSA[element]
+
+    def codegen(context, builder, sig, args):
+        x, low = args[0], spread(context, builder, args[1], low_type, x_type)
+        integer = _integer_type(x.type)
+        bits, lowest = builder.bitcast(x, integer), builder.bitcast(low, integer)
+        shift = _like(integer, length)
+        n = builder.ashr(builder.sub(bits, lowest), shift)
+        m = builder.bitcast(builder.sub(bits, builder.shl(n, shift)), x.type)
+        return context.make_tuple(builder, sig.return_type, [builder.sitofp(n, x.type), m])
+
+    x_type, low_type = x, low
+    return types.UniTuple(x, 2)(x, low), codegen
+
+
 @intrinsic
 def horner(typingctx, x, coefficients):
     """Polynomial with these coefficients (a constant tuple, lowest power first) at x."""
-    if not (isinstance(coefficients, types.UniTuple) and coefficients.dtype == x):
+    if not (isinstance(coefficients, types.UniTuple) and coefficients.dtype == element_of(x)):
         return None
 
     def codegen(context, builder, signature, args):
         value, tuple_ = args
-        result = builder.extract_value(tuple_, coefficients.count - 1)
+
+        def coefficient(power):
+            number = builder.extract_value(tuple_, power)
+            return spread(context, builder, number, coefficients.dtype, x)
+
+        result = coefficient(coefficients.count - 1)
         for power in reversed(range(coefficients.count - 1)):
-            result = builder.fma(result, value, builder.extract_value(tuple_, power))
+            terms = [result, value, coefficient(power)]
+            result = call_llvm(builder, "fma", value.type, terms)
         return result
 
     return x(x, coefficients), codegen
@@ -67,11 +129,20 @@ def select(typingctx, condition, a, b):
     A Python conditional becomes a branch, and a loop with one that LLVM does not fold
     is not vectorised.
     """
-    if condition != types.boolean or a != b:
+    kind = widest(a, b)
+    if element_of(condition) != types.boolean or kind is None:
         return None
+    if isinstance(condition, Lanes) and not isinstance(kind, Lanes):
+        kind = Lanes(kind)
 
-    def codegen(context, builder, signature, args):
-        flag = context.cast(builder, args[0], types.boolean, types.boolean)
-        return builder.select(flag, args[1], args[2])
+    def codegen(context, builder, sig, args):
+        flag = args[0]
+        if not isinstance(condition, Lanes):
+            flag = context.cast(builder, flag, types.boolean, types.boolean)
+        values = [
+            spread(context, builder, value, given, kind)
+            for value, given in zip(args[1:], sig.args[1:], strict=True)
+        ]
+        return builder.select(flag, *values)
 
-    return a(condition, a, b), codegen
+    return kind(condition, a, b), codegen

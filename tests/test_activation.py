@@ -5,13 +5,11 @@ import math
 import mpmath
 import numpy as np
 import pytest
-import reference
+import scan
 from helpers import assert_same_bits, njit_call
 
 import loopnest as ln
 
-# Worst error allowed, in units of the last place.
-ULP = 4.0
 FUNCTIONS = {
     "exp": (ln.exp, {}),
     "sigmoid": (ln.sigmoid, {}),
@@ -27,59 +25,87 @@ def _sigmoid(x):
     return 1 / (1 + mpmath.exp(-x))
 
 
+def _tanh_argument(x):
+    return 2 * mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3)
+
+
 EXACT = {
     "exp": mpmath.exp,
     "sigmoid": _sigmoid,
     "tanh": mpmath.tanh,
     "silu": lambda x: x * _sigmoid(x),
     "gelu": lambda x: x * _sigmoid(mpmath.mpf("1.702") * x),
-    "gelu_tanh": lambda x: (
-        x * _sigmoid(2 * mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3))
-    ),
+    "gelu_tanh": lambda x: x * _sigmoid(_tanh_argument(x)),
     "gelu_erf": lambda x: x * mpmath.ncdf(x),
 }
+SLOPES = {
+    f"{name}_backward": lambda x, f=f: mpmath.diff(f, x, h=mpmath.mpf(10) ** -30)
+    for name, f in EXACT.items()
+}
+SLOPES["sigmoid_backward"] = lambda x: 1 / (2 + 2 * mpmath.cosh(x))
+SLOPES["tanh_backward"] = lambda x: mpmath.sech(x) ** 2
 
 
-def _worst(actual, exact, dtype):
-    """Largest error in ulp; where the exact result is infinite or NaN it must be met."""
-    distance = reference.ulp_distance(actual, exact, dtype)
-    worst = int(np.argmax(distance))
-    return distance[worst], worst
+def _kernels():
+    backend = ln.backend.kernels
+    _ = backend.activation  # decides which, if nothing did yet
+    return ln.backend.kernels
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", scan.FUNCTIONS)
 def test_float32_scan(name, backend):
-    """Every 4096th of all float32 values, and all around the ends of the functions."""
-    function, options = FUNCTIONS[name]
-    every = np.arange(1234, 2**32, 4096).astype(np.uint32).view(np.float32)
-    borders = np.concatenate(
-        [np.linspace(end - 1, end + 1, 4001) for end in (-105, -88, -64, -12, -1, 0, 9, 12, 89)]
-    ).astype(np.float32)
-    x = np.concatenate([every, borders])
-    exact = getattr(reference, function.__name__)(x, **options)
-    with np.errstate(all="ignore"):
-        y = function(x, **options)
-    error, at = _worst(y, exact, np.float32)
-    assert error <= ULP, f"{error} ulp at {x[at]!r}"
+    """Every 4096th of all float32 values, and all around the borders; `make exhaustive` does all."""
+    function = scan.FUNCTIONS[name]
+    for x in (scan.inputs(1234, scan.EVERY, 4096), scan.border_inputs()):
+        with np.errstate(all="ignore"):
+            exact = function.exact(x.astype(np.float64))
+        errors = scan.errors_of(function.run(_kernels(), x), exact, x)
+        assert errors.worst <= function.limit, f"{errors.worst} ulp at {errors.at!r}"
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [*EXACT, *SLOPES])
+def test_reference_against_mpmath(name, rng):
+    """The scan's exact values are good to a thousandth of a float32 ulp; a tenth at a crossing."""
+    x = np.concatenate([rng.uniform(-12, 12, 60), rng.uniform(-104, 88, 30)])
+    x = np.append(x, [-1.2784645, -0.7524614, -0.7517915, -0.7511542]).astype(np.float32)
+    exact = {**EXACT, **SLOPES}[name]
+    values = scan.FUNCTIONS[name].exact(x.astype(np.float64))
+    with mpmath.workdps(80):
+        for at, value in zip(x, values, strict=True):
+            expected = exact(mpmath.mpf(float(at)))
+            absolute = 1e-16 if abs(expected) < 1e-6 and abs(at + 1) < 0.5 else 2.0**-160
+            assert abs(value - expected) <= 6e-11 * abs(expected) + absolute, at
+
+
+@pytest.mark.parametrize("name", [n for n in scan.FUNCTIONS if "erf" not in n])
+def test_float64_scan(name, backend, rng):
+    """Against the reference in long double, which has 11 bits more."""
+    if np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("long double is no wider than float64 here")
+    function, x = scan.FUNCTIONS[name], scan.float64_inputs(rng, 30_000)
+    errors = scan.float64_errors(_kernels(), function, x)
+    at = int(np.argmax(errors))
+    assert errors[at] <= function.limit, f"{errors[at]} ulp at {x[at]!r}"
+
+
+@pytest.mark.parametrize("name", [*EXACT, *SLOPES])
 def test_float64_against_mpmath(name, backend, rng):
-    function, options = FUNCTIONS[name]
+    function = scan.FUNCTIONS[name]
     x = np.concatenate(
         [
-            rng.uniform(-40, 40, 300),
-            rng.uniform(-740, 709, 100),
-            rng.standard_normal(100),
-            10.0 ** rng.uniform(-300, 2, 100) * rng.choice([-1, 1], 100),
+            rng.uniform(-40, 40, 150),
+            rng.uniform(-740, 709, 50),
+            rng.standard_normal(150),
+            10.0 ** rng.uniform(-300, 2, 50) * rng.choice([-1, 1], 50),
         ]
     )
-    y = function(x, **options)
-    with mpmath.workdps(60):
+    y = function.run(_kernels(), x)
+    exact = {**EXACT, **SLOPES}[name]
+    with mpmath.workdps(90):
         for value, result in zip(x, y, strict=True):
-            exact = EXACT[name](mpmath.mpf(value))
-            spacing = max(math.ulp(float(exact)), 5e-324)
-            assert abs(mpmath.mpf(result) - exact) <= ULP * spacing, value
+            expected = exact(mpmath.mpf(value))
+            spacing = max(math.ulp(float(expected)), 5e-324)
+            assert abs(mpmath.mpf(result) - expected) <= function.limit * spacing, value
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -1,0 +1,301 @@
+"""Sixteen numbers as one Numba value: element-wise operators, loads, stores, row sums.
+
+``Lanes`` has a number's operators, so scalar.py's functions take it in a number's place; a loop
+over blocks of 16 is then vector code by construction, whatever width LLVM prefers (Numba's LLVM
+takes 256-bit vectors on AVX-512 machines), in place too, and a tail is one masked block instead
+of a scalar loop. LLVM splits the value where registers are narrower. Beside simd.py the only
+file with LLVM IR.
+"""
+
+import operator
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+LANES = 16
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+class Lanes(types.Type):
+    """16 numbers of one type; of booleans: a mask."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+        super().__init__(name=f"Lanes({dtype})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        element = manager.lookup(fe_type.dtype).get_value_type()
+        element = ir.IntType(1) if fe_type.dtype == types.boolean else element
+        super().__init__(manager, fe_type, ir.VectorType(element, LANES))
+
+
+def element_of(kind):
+    """The number type of a number or of Lanes."""
+    return kind.dtype if isinstance(kind, Lanes) else kind
+
+
+def widest(*kinds):
+    """Lanes if one of these types is, else their number type; None if numbers differ."""
+    elements = {element_of(kind) for kind in kinds}
+    if len(elements) != 1:
+        return None
+    return next((kind for kind in kinds if isinstance(kind, Lanes)), elements.pop())
+
+
+def spread(context, builder, value, kind, wanted):
+    """The value, a number repeated in all lanes where Lanes are wanted."""
+    if isinstance(wanted, Lanes) and not isinstance(kind, Lanes):
+        return splat(builder, value, context.get_value_type(wanted))
+    return value
+
+
+def splat(builder, value, llvm):
+    """Vector of one number."""
+    none = ir.Constant(llvm, ir.Undefined)
+    first = builder.insert_element(none, value, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(first, none, ir.Constant(ir.VectorType(_I32, llvm.count), None))
+
+
+def call_llvm(builder, name, value_type, arguments):
+    """LLVM intrinsic ``llvm.<name>.<suffix of the type>`` from and to one type."""
+    vector = isinstance(value_type, ir.VectorType)
+    element = value_type.element if vector else value_type
+    suffix = f"f{64 if isinstance(element, ir.DoubleType) else 32}"
+    name = f"llvm.{name}.{f'v{value_type.count}' if vector else ''}{suffix}"
+    kind = ir.FunctionType(value_type, [a.type for a in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+# ---- operators ----
+
+_ARITHMETIC = {
+    operator.add: "fadd",
+    operator.sub: "fsub",
+    operator.mul: "fmul",
+    operator.truediv: "fdiv",
+}
+_COMPARISONS = {
+    operator.lt: "<",
+    operator.le: "<=",
+    operator.gt: ">",
+    operator.ge: ">=",
+    operator.eq: "==",
+    operator.ne: "!=",
+}
+_MASK = Lanes(types.boolean)
+
+
+def _define(function, result_of, generate):
+    """Operator on Lanes with Lanes or numbers of the same type."""
+
+    @infer_global(function)
+    class Template(AbstractTemplate):
+        def generic(self, args, kws):
+            kind = widest(*args)
+            if not isinstance(kind, Lanes) or kws:
+                return None
+            result = result_of(kind)
+            return result and signature(result, *args)
+
+    def lower(context, builder, sig, args):
+        kind = widest(*sig.args)
+        values = [
+            spread(context, builder, *pair, kind) for pair in zip(args, sig.args, strict=True)
+        ]
+        return generate(builder, *values)
+
+    return lower
+
+
+def _binary(function, result_of, generate):
+    lower = _define(function, result_of, generate)
+    for left, right in ((Lanes, Lanes), (Lanes, types.Float), (types.Float, Lanes)):
+        lower_builtin(function, left, right)(lower)
+
+
+def _real(kind):
+    return kind if isinstance(kind.dtype, types.Float) else None
+
+
+for _function, _name in _ARITHMETIC.items():
+    _binary(_function, _real, lambda builder, a, b, name=_name: getattr(builder, name)(a, b))
+for _function, _sign in _COMPARISONS.items():
+    _compare = "fcmp_unordered" if _sign == "!=" else "fcmp_ordered"
+    _binary(
+        _function,
+        lambda kind: _real(kind) and _MASK,
+        lambda builder, a, b, how=_compare, sign=_sign: getattr(builder, how)(sign, a, b),
+    )
+_binary(
+    operator.or_,
+    lambda kind: kind if kind == _MASK else None,
+    lambda builder, a, b: builder.or_(a, b),
+)
+lower_builtin(operator.neg, Lanes)(_define(operator.neg, _real, lambda builder, a: builder.fneg(a)))
+lower_builtin(abs, Lanes)(
+    _define(abs, _real, lambda builder, a: call_llvm(builder, "fabs", a.type, [a]))
+)
+
+
+# ---- memory ----
+
+
+def _pointer(context, builder, array_type, array, index):
+    """Address of array[index]; no check, no wraparound."""
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _first_lanes(builder, count):
+    """Mask of the lanes below ``count`` (an i64)."""
+    integers = ir.VectorType(_I32, LANES)
+    limit = splat(builder, builder.trunc(count, _I32), integers)
+    return builder.icmp_signed("<", ir.Constant(integers, list(range(LANES))), limit)
+
+
+def _masked(builder, what, result, llvm, arguments):
+    bits = 64 if isinstance(llvm.element, ir.DoubleType) else 32
+    kind = ir.FunctionType(result, [a.type for a in arguments])
+    name = f"llvm.masked.{what}.v{LANES}f{bits}.p0"
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+def _is_real_array(kind):
+    return isinstance(kind, types.Array) and isinstance(kind.dtype, types.Float) and kind.ndim == 1
+
+
+@intrinsic
+def load(typingctx, x, i):
+    """x[i : i + 16] of a contiguous 1-D array."""
+    if not _is_real_array(x):
+        return None
+    kind = Lanes(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        llvm = context.get_value_type(kind)
+        pointer = _pointer(context, builder, sig.args[0], *args)
+        value = builder.load(builder.bitcast(pointer, llvm.as_pointer()))
+        value.align = x.dtype.bitwidth // 8
+        return value
+
+    return kind(x, types.int64), codegen
+
+
+@intrinsic
+def load_some(typingctx, x, i, count, rest):
+    """The first ``count`` of x[i : i + 16], at most 16; ``rest`` in the other lanes."""
+    if not (_is_real_array(x) and rest == x.dtype):
+        return None
+    kind = Lanes(x.dtype)
+
+    def codegen(context, builder, sig, args):
+        array, index, count, rest = args
+        llvm = context.get_value_type(kind)
+        pointer = _pointer(context, builder, sig.args[0], array, index)
+        pointer = builder.bitcast(pointer, ir.PointerType())
+        align = ir.Constant(_I32, x.dtype.bitwidth // 8)
+        mask, rest = _first_lanes(builder, count), splat(builder, rest, llvm)
+        return _masked(builder, "load", llvm, llvm, [pointer, align, mask, rest])
+
+    return kind(x, types.int64, types.int64, rest), codegen
+
+
+@intrinsic
+def store(typingctx, y, i, value):
+    """y[i : i + 16] = value."""
+    if not (_is_real_array(y) and value == Lanes(y.dtype)):
+        return None
+
+    def codegen(context, builder, sig, args):
+        array, index, value = args
+        pointer = _pointer(context, builder, sig.args[0], array, index)
+        done = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
+        done.align = y.dtype.bitwidth // 8
+        return context.get_dummy_value()
+
+    return types.none(y, types.int64, value), codegen
+
+
+@intrinsic
+def store_some(typingctx, y, i, count, value):
+    """The first ``count`` lanes to y[i : i + 16]; nothing else is written."""
+    if not (_is_real_array(y) and value == Lanes(y.dtype)):
+        return None
+
+    def codegen(context, builder, sig, args):
+        array, index, count, value = args
+        pointer = _pointer(context, builder, sig.args[0], array, index)
+        pointer = builder.bitcast(pointer, ir.PointerType())
+        align, mask = ir.Constant(_I32, y.dtype.bitwidth // 8), _first_lanes(builder, count)
+        _masked(builder, "store", ir.VoidType(), value.type, [value, pointer, align, mask])
+        return context.get_dummy_value()
+
+    return types.none(y, types.int64, types.int64, value), codegen
+
+
+@intrinsic
+def keep_first(typingctx, value, count, rest):
+    """The first ``count`` lanes of the value, ``rest`` in the others."""
+    if not (isinstance(value, Lanes) and rest == value.dtype):
+        return None
+
+    def codegen(context, builder, sig, args):
+        value, count, rest = args
+        return builder.select(_first_lanes(builder, count), value, splat(builder, rest, value.type))
+
+    return value(value, types.int64, rest), codegen
+
+
+@intrinsic
+def repeat(typingctx, number):
+    """A number in all lanes."""
+    kind = Lanes(number)
+
+    def codegen(context, builder, sig, args):
+        return splat(builder, args[0], context.get_value_type(kind))
+
+    return kind(number), codegen
+
+
+def _folded(builder, value, combine):
+    """Lanes combined with those 8, then 4, 2, 1 above; a number."""
+    half = LANES // 2
+    while half:
+        none = ir.Constant(value.type, ir.Undefined)
+        indices = [
+            ir.Constant(ir.VectorType(_I32, half), list(range(first, first + half)))
+            for first in (0, half)
+        ]
+        low, high = (builder.shuffle_vector(value, none, i) for i in indices)
+        value = combine(builder, low, high)
+        half //= 2
+    return builder.extract_element(value, ir.Constant(_I32, 0))
+
+
+@intrinsic
+def fold_sum(typingctx, value):
+    """Sum of the lanes, folded 8, 4, 2, 1."""
+
+    def codegen(context, builder, sig, args):
+        return _folded(builder, args[0], lambda builder, a, b: builder.fadd(a, b))
+
+    return value.dtype(value), codegen
+
+
+@intrinsic
+def fold_max(typingctx, value):
+    """Largest lane, where none is NaN."""
+
+    def larger(builder, a, b):
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+    def codegen(context, builder, sig, args):
+        return _folded(builder, args[0], larger)
+
+    return value.dtype(value), codegen
