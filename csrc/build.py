@@ -12,8 +12,10 @@ from pathlib import Path
 from cffi import FFI
 
 HEADER = Path("csrc/include/loopnest.h")
+PRIVATE_HEADER = Path("csrc/spin.h")
 # isa_*.c include the rows (activation.c, ...): those are dependencies, not sources.
 SOURCES = ["csrc/dispatch.c", "csrc/isa_base.c", "csrc/isa_avx2.c", "csrc/isa_avx512.c"]
+SOURCES.append("csrc/spin.c")
 # No -ffast-math: it reorders sums and sets flush-to-zero for the whole process.
 FLAGS = [
     "-std=c11",
@@ -29,15 +31,16 @@ FLAGS = [
 def declarations(header: str) -> str:
     """The part of the header that cffi can read: no directives, no extern "C"."""
     body = re.search(r"/\* cffi: begin \*/(.*)/\* cffi: end \*/", header, re.DOTALL)
-    assert body, f"{HEADER} has lost its cffi marks"
+    assert body, "a header has lost its cffi marks"
     return body.group(1)
 
 
 ffibuilder = FFI()
-ffibuilder.cdef(declarations(HEADER.read_text(encoding="utf-8")))
+for path in (HEADER, PRIVATE_HEADER):
+    ffibuilder.cdef(declarations(path.read_text(encoding="utf-8")))
 ffibuilder.set_source(
     "loopnest._c",
-    '#include "loopnest.h"',
+    '#include "loopnest.h"\n#include "spin.h"',
     sources=SOURCES,
     include_dirs=["csrc/include", "csrc"],
     depends=[str(path) for path in sorted(Path("csrc").rglob("*.[ch]"))],

@@ -2,23 +2,43 @@
 
 Kernels work on a range of independent items (elements, rows, planes) and give the same
 bits however that range is cut, so threads need no more than a cut. The caller's thread
-takes the first piece. Nothing starts before the first call that is large enough.
+takes pieces from the front, helpers take them from the back; so helpers may come late, or
+not at all (no thread to be had, the interpreter shuts down), and the work gets done.
+
+Helpers are Python threads that wait for jobs. Woken by Python's own locks they cost 45 us a
+call, half of it until they start and half until the caller hears that they have ended; the
+extension's semaphores (csrc/semaphore.h), which look for a while before they sleep, 5 us.
+Nothing starts before the first call that is large enough.
 """
 
 from __future__ import annotations
 
 import operator
 import os
+import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-# Handing work to a thread costs 60-75 us (measured, DESIGN section 4): below this much
-# work, in elementary operations of very roughly a nanosecond for eight, it cannot pay.
-SERIAL_BELOW = 4_000_000
+# Below this much work, in elementary operations of very roughly a nanosecond for eight, a
+# second thread cannot pay: it may take 50 us until it comes.
+SERIAL_BELOW = 2_000_000
+
+# Pieces for each thread: more than one, so that who comes late or is held up has less to do;
+# not many, for each may have to prepare something and takes some microseconds to enter.
+_PIECES = 2
+
+# How long who waits looks before it sleeps, in ns: some times what it costs to be woken.
+_SPIN = 100_000
+
+# How long a helper that did not sleep still waits, in ns: until the caller has entered its own
+# piece and the GIL is free. One who finds it taken is put to sleep and woken, which is longer.
+_PAUSE = 5_000
 
 _count: int | None = None
-_pool: ThreadPoolExecutor | None = None
-_pool_size = 0
+_helpers: _Helpers | None = None
 
 
 def _usable_cores() -> int:
@@ -67,45 +87,180 @@ def get_num_threads() -> int:
     return _count
 
 
-def _forget_pool() -> None:
-    """In a forked child the pool's threads do not exist: make a new pool when needed."""
-    global _pool, _pool_size
-    _pool, _pool_size = None, 0
+class _PlainSemaphore(threading.Semaphore):
+    """Semaphore that puts who waits to sleep at once."""
+
+    def post_then_wait(self, waited: _PlainSemaphore) -> None:
+        self.release()
+        waited.acquire()
+
+
+class _SpinSemaphore:
+    """The extension's, which looks for a while before it sleeps; neither holds the GIL."""
+
+    def __init__(self, ffi: Any, lib: Any) -> None:
+        self._lib, semaphore = lib, lib.ln_semaphore_new()
+        if not semaphore:
+            raise OSError("loopnest: no semaphores here")
+        self._semaphore = ffi.gc(semaphore, lib.ln_semaphore_free)
+
+    def release(self) -> None:
+        self._lib.ln_semaphore_post(self._semaphore)
+
+    def acquire(self) -> None:
+        self._lib.ln_semaphore_wait(self._semaphore, _SPIN)
+
+    def post_then_wait(self, waited: _SpinSemaphore) -> None:
+        self._lib.ln_semaphore_post_then_wait(self._semaphore, waited._semaphore, _SPIN, _PAUSE)
+
+
+def _semaphore() -> Any:
+    """A semaphore of count 0."""
+    try:
+        from loopnest._c import ffi, lib
+
+        return _SpinSemaphore(ffi, lib)
+    except (ImportError, OSError):
+        return _PlainSemaphore(0)
+
+
+class _Queue:
+    """Items in order. The semaphore only wakes: whoever is interrupted loses no item."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._semaphore = _semaphore()
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        self._semaphore.release()
+
+    def get(self) -> Any:
+        while True:
+            try:
+                return self._items.popleft()
+            except IndexError:
+                self._semaphore.acquire()
+
+    def answer_then_get(self, other: _Queue, item: Any) -> Any:
+        """Put ``item`` into ``other``, then get the next item from here.
+
+        In one step, for who is answered would else wait for the GIL, which we took again.
+        """
+        other._items.append(item)
+        other._semaphore.post_then_wait(self._semaphore)
+        return self.get()
+
+
+class _Helpers:
+    """Threads that take part in jobs; shared by all callers."""
+
+    def __init__(self) -> None:
+        self.jobs = _Queue()
+        self.count = 0
+        self._starting = threading.Lock()
+
+    def invite(self, job: _Job, wanted: int) -> None:
+        """Offer the job to ``wanted`` threads, those that exist or can be started."""
+        if self.count < wanted:
+            with self._starting:
+                while self.count < wanted:
+                    try:
+                        name = f"loopnest-{self.count + 1}"
+                        threading.Thread(target=self._help, name=name, daemon=True).start()
+                    except RuntimeError:  # no more threads to be had
+                        break
+                    self.count += 1
+        for _ in range(min(wanted, self.count)):
+            self.jobs.put(job)
+
+    def _help(self) -> None:
+        job = self.jobs.get()
+        while True:
+            report, reports = job.help(), job.reports
+            del job  # its arrays are not ours to keep
+            job = self.jobs.answer_then_get(reports, report) if report[0] else self.jobs.get()
+
+
+class _Job:
+    """One call: the pieces that nobody has taken yet, and where helpers report."""
+
+    def __init__(self, function: Callable[[int, int], object], cuts: list[int]) -> None:
+        self.function = function
+        self.pieces = deque(zip(cuts, cuts[1:], strict=False))
+        self._count = len(self.pieces)
+        self.reports = _Queue()
+        self.helpers_inside: list[None] = []
+
+    def run(self, take: Callable[[], tuple[int, int]]) -> tuple[int, BaseException | None]:
+        """Work until no piece is left: how many it were, and the first error."""
+        done, failed = 0, None
+        while self.pieces:
+            try:
+                first, last = take()
+            except IndexError:  # another thread was quicker
+                break
+            done += 1
+            try:
+                self.function(first, last)
+            except BaseException as error:
+                failed = failed or error
+        return done, failed
+
+    def help(self) -> tuple[int, BaseException | None]:
+        """Take part as a helper."""
+        self.helpers_inside.append(None)
+        try:
+            return self.run(self.pieces.pop)
+        finally:
+            self.helpers_inside.pop()
+
+    def finish(self) -> None:
+        """Take part as the caller; return when every piece has ended."""
+        done, failed = self.run(self.pieces.popleft)
+        while done < self._count:
+            others, error = self.reports.get()
+            done += others
+            failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def abandon(self) -> None:
+        """Let no helper be at work on arrays that the caller gives up."""
+        self.pieces.clear()
+        while self.helpers_inside:
+            time.sleep(1e-3)
+
+
+def _forget_helpers() -> None:
+    """In a forked child the helpers do not exist: make new ones when needed."""
+    global _helpers
+    _helpers = None
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _get_pool(helpers: int) -> ThreadPoolExecutor:
-    global _pool, _pool_size
-    if _pool is None or _pool_size < helpers:
-        _pool = ThreadPoolExecutor(max_workers=helpers, thread_name_prefix="loopnest")
-        _pool_size = helpers
-    return _pool
+    os.register_at_fork(after_in_child=_forget_helpers)
 
 
 def split(function: Callable[[int, int], object], items: int, work: float) -> None:
     """Call ``function(first, last)`` on pieces that together cover ``range(items)``.
 
     ``work`` is the number of elementary operations of the whole call; small calls, and
-    those made while the interpreter shuts down, run in one piece.
+    those made while the interpreter shuts down, run in one piece. All pieces have ended
+    when this returns or raises; an error in one does not keep the others from running.
     """
-    if work < SERIAL_BELOW or items < 2 or get_num_threads() == 1:
+    global _helpers
+    if work < SERIAL_BELOW or items < 2 or get_num_threads() == 1 or sys.is_finalizing():
         function(0, items)
         return
-    pieces = min(get_num_threads(), items)
-    cuts = [items * i // pieces for i in range(pieces + 1)]
+    threads = min(get_num_threads(), items)
+    count = min(threads * _PIECES, items)
+    job = _Job(function, [items * i // count for i in range(count + 1)])
+    if _helpers is None:
+        _helpers = _Helpers()
     try:
-        pool = _get_pool(pieces - 1)
-        futures = [pool.submit(function, cuts[i], cuts[i + 1]) for i in range(1, pieces)]
-    except RuntimeError:  # no threads to be had
-        function(0, items)
-        return
-    try:
-        function(cuts[0], cuts[1])
-    finally:
-        for future in futures:
-            future.exception()  # wait for every piece, also when ours failed
-    for future in futures:
-        future.result()
+        _helpers.invite(job, threads - 1)
+        job.finish()
+    except BaseException:  # an error of a piece, or an interrupt of ours
+        job.abandon()
+        raise
