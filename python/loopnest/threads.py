@@ -13,6 +13,7 @@ Nothing starts before the first call that is large enough.
 
 from __future__ import annotations
 
+import itertools
 import operator
 import os
 import sys
@@ -187,7 +188,7 @@ class _Job:
 
     def __init__(self, function: Callable[[int, int], object], cuts: list[int]) -> None:
         self.function = function
-        self.pieces = deque(zip(cuts, cuts[1:], strict=False))
+        self.pieces = deque(itertools.pairwise(cuts))
         self._count = len(self.pieces)
         self.reports = _Queue()
         self.helpers_inside: list[None] = []
