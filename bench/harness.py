@@ -83,8 +83,13 @@ class Settings:
         rows = []
         for case in select(self.only, self.full):
             for dtype in map(np.dtype, self.dtypes):
-                rows += [Row(case, dtype, count) for count in self.threads]
+                counts = [c for c in self.threads if c == 1 or self._worth_splitting(case, dtype)]
+                rows += [Row(case, dtype, count) for count in counts]
         return rows
+
+    def _worth_splitting(self, case: Case, dtype: np.dtype) -> bool:
+        """Of several thread counts, those above 1 are for rows of about a millisecond or more."""
+        return len(self.threads) == 1 or case.flops >= 1e8 or case.bytes(dtype) >= 1e7
 
 
 def select(only: tuple[str, ...], full: bool) -> list[Case]:

@@ -36,7 +36,7 @@ details table { margin: 4px 0 12px 18px; width: calc(100% - 18px); }
   padding: 12px 16px; flex: 1 1 170px; } .tile b { display: block; font-size: 24px; }
 svg { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 """
-TEXTUAL = {"row", "fastest peer", "competitor", "how", "name", "version", "op", ""}
+TEXTUAL = {"row", "fastest peer", "competitor", "how", "name", "version", "op", "call", "by", ""}
 
 
 def html(data: dict[str, Any], drawn: list[Path]) -> str:

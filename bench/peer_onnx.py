@@ -35,8 +35,9 @@ class OnnxRuntime(Peer):
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.log_severity_level = 3
-        # A thread that spins after its work would take the core from whoever comes next.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Its threads may spin within a call, but not after it: they would take the core from
+        # whoever comes next.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         session = onnxruntime.InferenceSession(
             model(nodes, constants, x), options, providers=["CPUExecutionProvider"]
         )

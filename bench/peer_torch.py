@@ -29,24 +29,37 @@ class Torch(Peer):
         import torch.nn.functional as F
 
         aten = torch.ops.aten
-        torch.set_grad_enabled(False)
+        self._inference: Any = None
 
     def version(self) -> str:
         return torch.__version__
 
     def settings(self) -> str:
         onednn = "oneDNN" if torch.backends.mkldnn.is_available() else "no oneDNN"
-        return f"eager, no_grad, {onednn}, contiguous or channels_last, out= where quicker"
+        return f"eager, inference_mode, {onednn}, contiguous or channels_last, out= where quicker"
 
     def set_threads(self, count: int) -> None:
         super().set_threads(count)
         torch.set_num_threads(count)
 
     def prepare(self, case: Case, arguments: tuple, dtype: np.dtype) -> list[Prepared]:
-        tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arguments
-                   if isinstance(a, np.ndarray)]  # fmt: skip
-        made = getattr(self, case.op)(case, *tensors)
-        return [made] if isinstance(made, Prepared) else list(made)
+        # Tensors are made outside inference mode: those made inside have no gradients.
+        if self._inference:
+            self._inference.__exit__(None, None, None)
+            self._inference = None
+        with torch.no_grad():
+            tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in arguments
+                       if isinstance(a, np.ndarray)]  # fmt: skip
+            made = getattr(self, case.op)(case, *tensors)
+            entries = [made] if isinstance(made, Prepared) else list(made)
+        for entry in entries:
+            entry.before = self._enter_inference
+        return entries
+
+    def _enter_inference(self) -> None:
+        if self._inference is None:
+            self._inference = torch.inference_mode()
+            self._inference.__enter__()
 
     # -- element-wise --
 
@@ -222,7 +235,7 @@ class Torch(Peer):
         y, options = torch.empty_like(logits), case.options
 
         def autograd():
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 loss = F.cross_entropy(leaf, target, **options)
             return torch.autograd.grad(loss, leaf)[0]
 

@@ -95,11 +95,29 @@ class Ours(Peer):
         function = getattr(ln, case.op)
         select = functools.partial(ln.use_backend, self.name)
         select()
-        options = dict(case.options)
+        arguments, options = own_call(case, arguments)
         if takes_out(function, case):
             options["out"] = function(*arguments, **options)
         return [Prepared(function, arguments, options, result=after(case, arguments),
                          before=select)]  # fmt: skip
+
+
+def own_call(case: Case, arguments: tuple) -> tuple[tuple, dict[str, Any]]:
+    """Arguments and options of our call; NotImplementedError for what is not there (yet)."""
+    import loopnest as ln
+
+    options = {**case.options, **case.own}
+    if case.packed:
+        if not hasattr(ln, "pack_weight"):
+            raise NotImplementedError("no pack_weight")
+        more = {"groups": options["groups"]} if "groups" in options else {}
+        arguments = (arguments[0], ln.pack_weight(arguments[1], **more), *arguments[2:])
+    if case.own:
+        try:
+            getattr(ln, case.op)(*arguments, **options)
+        except ValueError as error:
+            raise NotImplementedError(str(error)) from None
+    return arguments, options
 
 
 def takes_out(function: Any, case: Case) -> bool:
@@ -137,7 +155,7 @@ class Njit(Ours):
 
     def supports(self, case: Case, dtype: np.dtype) -> bool:
         # Compiling takes seconds a row, and only small calls are dearer from Python.
-        small = case.flops < 5_000_000 and case.bytes(dtype) < 256 << 10
+        small = case.flops < 5_000_000 and case.bytes(dtype) < 256 << 10 and not case.packed
         return small and self.threads == 1 and super().supports(case, dtype)
 
     def prepare(self, case: Case, arguments: tuple, dtype: np.dtype) -> list[Prepared]:

@@ -99,10 +99,50 @@ def startup_rows(data: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def thread_rows(data: dict[str, Any]) -> list[list[str]]:
+    """Rows that were measured on one thread and on more."""
+    single = {(r["op"], r["name"], r["dtype"]): r for r in data["rows"] if r["threads"] == 1}
+    lines = []
+    for record in data["rows"]:
+        one = single.get((record["op"], record["name"], record["dtype"]))
+        if record["threads"] == 1 or one is None:
+            continue
+        for own in ("numba", "c"):
+            pair = [r["competitors"].get(own, {}).get("best_ns") for r in (one, record)]
+            if all(pair):
+                times = [text.time_of(ns) for ns in pair]
+                ratio = f"{text.digits(pair[0] / pair[1])}x"
+                lines.append([one["id"], text.name_of(own), str(record["threads"]), *times, ratio])
+    return lines
+
+
+def overhead_rows(data: dict[str, Any]) -> list[list[str]]:
+    """Checked call, its kernel alone, and the call inside @njit."""
+    found = data.get("overhead") or {}
+    lines = []
+    for case, backends in found.get("calls", {}).items():
+        for own, ns in backends.items():
+            kernel, inside = ns.get("kernel"), ns.get("njit")
+            lines.append([
+                case, text.name_of(own), text.time_of(ns["checked"]),
+                text.time_of(kernel) if kernel else "",
+                text.time_of(ns["checked"] - kernel) if kernel else "",
+                text.time_of(inside) if inside else "",
+            ])  # fmt: skip
+    if "import_ms" in found:
+        words = f"{found['import_ms']:.0f} ms"
+        lines.append(["import loopnest, numpy being there", "", words, "", "", ""])
+    return lines
+
+
 def fact_rows(data: dict[str, Any]) -> list[list[str]]:
     """Machine and software."""
     m, s = data["machine"], data["settings"]
-    sizes = ", ".join(f"{c['name']} {c['bytes'] >> 10} KB" for c in m["caches"])
+    sizes = ", ".join(
+        f"{c['name']} {c['bytes'] >> 10} KB"
+        + (f" (of {c['reported'] >> 20} MB reported)" if "reported" in c else "")
+        for c in m["caches"]
+    )
     commit = f"{m['commit'][:12]}{', with uncommitted changes' if m['dirty'] else ''}"
     packages = ", ".join(f"{name} {version}" for name, version in m["packages"].items())
     load = ", ".join(f"{x:.2f}" for x in m["load_at_start"] or ())
@@ -137,6 +177,10 @@ def sections(data: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[list
         ("Limits of this machine", ("", "1 thread", f"{threads} threads"), limit_rows(data)),
         ("First call of an op", ("op", "Numba compiles", "Numba, from its cache", "C"),
          startup_rows(data)),
+        ("Cost of a call", ("call", "by", "checked call", "kernel alone", "difference",
+                            "inside @njit"), overhead_rows(data)),
+        ("More threads", ("row", "by", "threads", "one thread", "all of them", "times as fast"),
+         thread_rows(data)),
         ("Competitors", ("name", "version", "settings, or why it is missing"), peer_rows(data)),
         ("Machine", ("", ""), fact_rows(data)),
     ]  # fmt: skip

@@ -27,12 +27,17 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     add("--peers", default="", help="competitors, by commas; all that are installed if not given")
     add("--rounds", default="", help="rounds, 9 or more (default 9; more where it is noisy)")
     add("--batch-ms", default="", help="milliseconds of one sample (default 6)")
-    add("--threads", default="", help="threads, by commas; all means every core (default 1)")
+    add("--threads", default="", help="threads, by commas; all means every core (default 1); if "
+        "several, those above 1 for rows with work for them")  # fmt: skip
     add("--dtypes", default="", help="float32, float64, by commas (default float32)")
     add("--cold", action="store_true", help="empty the caches before every call")
     add("--out", default="", help="folder of the results (default out/bench/<date>)")
     add("--note", default="", help="a remark that goes on the page")
-    add("--no-startup", action="store_true", help="leave out compile and load times")
+    add(
+        "--no-startup",
+        action="store_true",
+        help="leave out compile and load times, import and call overhead",
+    )
     add("--no-limits", action="store_true", help="leave out the machine's limits")
     return parser.parse_args(given)
 
@@ -119,6 +124,13 @@ def measure_startup(board: Any, say: Any) -> None:
         board.run.data["startup"] = startup.measure(cases, backends)
     except Exception as error:
         print(f"first calls could not be measured: {error}", file=sys.stderr)
+    say("what a call costs beyond its kernel")
+    try:
+        import overhead
+
+        board.run.data["overhead"] = overhead.measure(backends)
+    except Exception as error:
+        print(f"the cost of a call could not be measured: {error}", file=sys.stderr)
 
 
 def measure_rest(board: Any, options: argparse.Namespace, say: Any) -> None:

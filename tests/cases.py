@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,8 @@ class Case:
     cell: str | None = None
     large: bool = False
     changes: tuple[int, ...] = ()  # arguments that the call changes in place
+    own: dict[str, Any] = field(default_factory=dict)  # options that only loopnest's call gets
+    packed: bool = False  # loopnest is given the weight (argument 1) as `pack_weight` makes it
 
     @property
     def row(self) -> str:
@@ -387,7 +389,16 @@ def _gates() -> Iterator[Case]:
 
 def _cells() -> Iterator[Case]:
     """Cells of the targets whose arrays are too large to go through every test."""
-    yield from conv("vgg64", (1, 64, 224, 224), (64, 64, 3, 3), "vgg", True, padding=1)
+    vgg64 = list(conv("vgg64", (1, 64, 224, 224), (64, 64, 3, 3), "vgg", True, padding=1))
+    yield from vgg64
+    known = {str(case): case for case in [*CASES, *vgg64]}
+    for name in PACKED:
+        yield replace(known[name], name=f"{known[name].name}-packed", packed=True)
+    for name in WINOGRAD:
+        case = known[name]
+        # Its sums run over tiles, with differences of inputs: a few times the rounding.
+        own, terms = {"algorithm": "winograd"}, 8 * case.terms
+        yield replace(case, name=f"{case.name}-winograd", own=own, terms=terms)
     yield from pool("2x2-n32", (32, 64, 112, 112), 2, cell="avg 2x2/2", large=True)
     yield from pool("3x3s2-n32", (32, 64, 112, 112), 3, 2, 1, cell="max 3x3/2", large=True)
 
@@ -397,6 +408,14 @@ BENCH_ROW_OF = {
     "gate_forward": "gates",
 }
 
+# Cells also measured with weights brought into the kernels' order beforehand, as ONNX Runtime
+# does it with constant weights; and those also measured by Winograd's method.
+PACKED = (
+    *(f"conv2d-{name}" for name in ("lenet2", "stem", "r56", "r28", "r14", "r7", "down", "vgg64")),
+    *("conv2d-pw-narrow", "conv2d-pw-wide", "linear-64x784x512", "linear-1x64x64"),
+)
+WINOGRAD = ("conv2d-r56", "conv2d-r28", "conv2d-vgg64")
+
 BENCH_CASES = [*_sweeps(), *_every_op(), *_optimizers(), *_gates(), *_cells()]
 
 # What `make bench` measures: a few rows of each op, together below three minutes.
@@ -405,6 +424,7 @@ QUICK = (
     *("silu-1000000", "exp-1000000"),
     *("conv2d-seed", "conv2d-lenet1", "conv2d-lenet2", "conv2d-image3", "conv2d-stem"),
     *("conv2d-r56", "conv2d-r14", "conv2d-pw-wide", "conv2d-dw", "conv2d_backward-lenet2"),
+    *("conv2d-r56-packed", "conv2d-r14-packed", "conv2d-pw-wide-packed", "conv2d-r56-winograd"),
     *("avg_pool2d-2x2", "max_pool2d-3x3s2", "max_pool2d-3x3s1"),
     *("avg_pool2d_backward-2x2", "max_pool2d_backward-3x3s2"),
     *("linear-64x784x512", "linear-1x64x64"),

@@ -99,6 +99,15 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
+def _refuse_layout(op: str, name: str, out: np.ndarray) -> None:
+    if out.flags.writeable:
+        raise ValueError(
+            f"{op}: {name} is not C-contiguous and aligned (strides {out.strides}); "
+            "accepted: a C-contiguous array"
+        )
+    raise ValueError(f"{op}: {name} is read-only; accepted: a writable array")
+
+
 def output(
     op: str,
     out: Any,
@@ -125,23 +134,31 @@ def output(
         out = out.view(np.ndarray)  # a memmap's bytes; np.matrix would stay 2-D when flattened
     if out.dtype != dtype:
         raise TypeError(f"{op}: {name} has dtype {out.dtype}; accepted: {dtype}")
-    same_shape(op, name, out, shape)
-    if not (out.flags.c_contiguous and out.flags.aligned):
-        raise ValueError(f"{op}: {name} is not C-contiguous (strides {out.strides})")
-    if not out.flags.writeable:
-        raise ValueError(f"{op}: {name} is read-only; accepted: a writable array")
+    if out.shape != shape:
+        same_shape(op, name, out, shape)
+    flags = out.flags
+    if not flags.carray:  # C-contiguous, aligned and writable
+        _refuse_layout(op, name, out)
+    owner, seen = flags.owndata, None
     for given in inputs:
-        if isinstance(given, np.ndarray) and _overlap(out, given):
-            same = (
+        if given is seen or not isinstance(given, np.ndarray):
+            continue
+        seen = given
+        if given is out:
+            shared, same = True, True
+        else:
+            # Two arrays that own their memory do not share it; asking NumPy costs more.
+            shared = not (owner and given.flags.owndata) and _overlap(out, given)
+            same = shared and (
                 given.ctypes.data == out.ctypes.data
                 and given.strides == out.strides
                 and given.dtype == out.dtype
             )
-            if not (in_place and same):
-                raise ValueError(
-                    f"{op}: {name} overlaps an input in memory; accepted: an array of its own"
-                    + (" or exactly the input" if in_place else "")
-                )
+        if shared and not (in_place and same):
+            raise ValueError(
+                f"{op}: {name} overlaps an input in memory; accepted: an array of its own"
+                + (" or exactly the input" if in_place else "")
+            )
     return out
 
 
