@@ -8,7 +8,8 @@ TOOLS := .venv/.tools
 INSTALLED := .venv/.installed
 SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
 
-.PHONY: all test lint bench bench-full bench-compare bench-peers wheel-check reproduce clean help
+.PHONY: all test lint bench bench-full bench-compare bench-publish bench-result bench-peers wheel-check \
+	reproduce clean help
 
 all: reproduce ## set up and compute the worked problems on every backend, with plots
 
@@ -55,6 +56,13 @@ bench-full: $(INSTALLED) ## benchmark: every case and size sweep; ONLY=conv as w
 
 bench-compare: $(INSTALLED) ## two stored runs side by side: A=run B=run
 	$(BIN)/python bench/compare.py "$(A)" "$(B)"
+
+bench-publish: $(INSTALLED) ## keep a stored run in bench/results and show it in the README: A=run
+	$(BIN)/python bench/publish.py $(A)
+
+bench-result: $(INSTALLED) ## the committed result of this machine: full run, then bench-publish
+	$(BIN)/python bench/run.py --full --threads 1,all --out out/bench/result
+	$(BIN)/python bench/publish.py out/bench/result
 
 bench-peers: $(INSTALLED) ## install what the benchmark compares with (1.5 GB)
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable ".[peers]"

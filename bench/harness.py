@@ -20,7 +20,7 @@ import reference
 import reference_optimizer
 import results
 import timing
-from cases import QUICK, Case, bench_cases, tolerance
+from cases import QUICK, TARGETS, Case, bench_cases, tolerance
 from machine import caches, usable_cores
 
 
@@ -180,7 +180,10 @@ class Board:
         )
         for name, taken in samples.items():
             columns[name] |= {"state": "ok", "calls": taken.calls, "samples_ns": taken.ns}
-        return results.row_record(row, columns, self.run.data)
+        record = results.row_record(row, columns, self.run.data)
+        if str(row.case) in TARGETS:
+            record["target"] = dict(zip(("numba", "c"), TARGETS[str(row.case)], strict=True))
+        return record
 
 
 def measured_limits() -> dict[str, Any] | None:

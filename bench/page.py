@@ -36,7 +36,19 @@ details table { margin: 4px 0 12px 18px; width: calc(100% - 18px); }
   padding: 12px 16px; flex: 1 1 170px; } .tile b { display: block; font-size: 24px; }
 svg { max-width: 100%; height: auto; display: block; margin: 0 auto; }
 """
-TEXTUAL = {"row", "fastest peer", "competitor", "how", "name", "version", "op", "call", "by", ""}
+TEXTUAL = {
+    "row",
+    "fastest peer",
+    "competitor",
+    "how",
+    "name",
+    "version",
+    "op",
+    "call",
+    "by",
+    "",
+    " ",
+}
 
 
 def html(data: dict[str, Any], drawn: list[Path]) -> str:
@@ -113,6 +125,8 @@ def _cell(words: str) -> str:
     """Ratios in green and red, errors marked."""
     if words in ("WRONG", "FAILED"):
         return f"<span class=wrong>{words}</span>"
+    if words in ("reached", "missed"):
+        return f"<span class={'good' if words == 'reached' else 'bad'}>{words}</span>"
     if re.fullmatch(r"[\d.]+x", words):
         return f"<span class={'good' if float(words[:-1]) >= 1 else 'bad'}>{words}</span>"
     return escape(words)

@@ -23,6 +23,7 @@ from matplotlib.ticker import FuncFormatter  # noqa: E402
 
 COLOURS = {"numba": "#1f6fb4", "c": "#e08214", "njit": "#3a9d5d", "peer": "#8a94a3"}
 HALO = [withStroke(linewidth=2.2, foreground="white")]  # keeps words legible on lines
+MANY = 64  # rows in one picture
 BEHIND = 0.45  # opacity of a bar that has not reached 1.0
 
 
@@ -38,6 +39,7 @@ def bars(data: dict[str, Any], folder: Path) -> list[Path]:
         return []
     figure, axis = plt.subplots(figsize=(8.6, 1.35 + 0.3 * len(rows)), layout="constrained")
     values = [e["ratio"] for r in rows for e in _own(r).values()]
+    values += [t for r in rows for t in r.get("target", {}).values() if t]
     low, high = min([0.5, *values]) / 2.2, max([2.0, *values]) * 2.0
     axis.set_xscale("log")
     axis.set_xlim(low, high)
@@ -62,7 +64,10 @@ def bars(data: dict[str, Any], folder: Path) -> list[Path]:
         "C (pale: slower than the peer)",
         "\N{ALMOST EQUAL TO} no significant difference",
     ]
-    figure.legend(handles, words, loc="outside lower left", ncols=3, frameon=False, fontsize=8)
+    if any("target" in r for r in rows):
+        handles.append(plt.Line2D([], [], color="#b3261e", linewidth=1.5))
+        words.append("to be reached")
+    figure.legend(handles, words, loc="outside lower left", ncols=4, frameon=False, fontsize=8)
     return _save(figure, folder / "ratios")
 
 
@@ -84,6 +89,10 @@ def _row_bars(axis: Any, place: int, record: dict[str, Any], low: float) -> None
             color=COLOURS[own] if sure else "none", edgecolor=COLOURS[own], linewidth=0.6,
             alpha=1 if ratio >= 1 else BEHIND, hatch=None if sure else "/////",
         )  # fmt: skip
+        target = record.get("target", {}).get(own)
+        if target:
+            axis.plot([target] * 2, [place + offset - 0.17, place + offset + 0.17],
+                      color="#b3261e", linewidth=1.5, zorder=6)  # fmt: skip
         right = ratio >= 1
         axis.annotate(
             text.ratio_of(entry), (ratio, place + offset), (3 if right else -3, 0),
@@ -236,6 +245,15 @@ def _save(figure: Any, stem: Path) -> list[Path]:
     return paths
 
 
+def chosen(data: dict[str, Any]) -> dict[str, Any]:
+    """The run with the rows that a picture has room for: beyond MANY those with a target."""
+    if len(data["rows"]) <= MANY:
+        return data
+    rows = [r for r in data["rows"] if "target" in r and r["threads"] == 1]
+    return {**data, "rows": rows or data["rows"][:MANY]}
+
+
 def draw(data: dict[str, Any], folder: Path) -> list[Path]:
     """All pictures of a run."""
+    data = chosen(data)
     return [*bars(data, folder), *roofline(data, folder)]

@@ -99,6 +99,24 @@ def startup_rows(data: dict[str, Any]) -> list[list[str]]:
     ]
 
 
+def target_rows(data: dict[str, Any]) -> list[list[str]]:
+    """Each row that has a target: ratio to the fastest of its peers, and whether it is reached."""
+    lines = []
+    for record in data["rows"]:
+        if "target" not in record or record["threads"] > 1:
+            continue
+        peer = results.target_peer(record)
+        line = [record["id"], text.name_of(peer)]
+        for own, target in record["target"].items():
+            entry = record["ratios"].get(own, {}).get(peer)
+            reached = entry and entry["ratio"] >= target
+            words = text.digits(entry["ratio"]) if entry else "none"
+            line += [f"{target:g}" if target else "", words, "" if not target else
+                     "reached" if reached else "missed"]  # fmt: skip
+        lines.append(line)
+    return lines
+
+
 def thread_rows(data: dict[str, Any]) -> list[list[str]]:
     """Rows that were measured on one thread and on more."""
     single = {(r["op"], r["name"], r["dtype"]): r for r in data["rows"] if r["threads"] == 1}
@@ -175,6 +193,8 @@ def sections(data: dict[str, Any]) -> list[tuple[str, tuple[str, ...], list[list
     threads = data["limits"]["all"]["threads"] if data["limits"] else 0
     return [
         ("Limits of this machine", ("", "1 thread", f"{threads} threads"), limit_rows(data)),
+        ("Targets", ("row", "fastest peer", "Numba must", "Numba", "", "C must", "C", " "),
+         target_rows(data)),
         ("First call of an op", ("op", "Numba compiles", "Numba, from its cache", "C"),
          startup_rows(data)),
         ("Cost of a call", ("call", "by", "checked call", "kernel alone", "difference",

@@ -147,6 +147,14 @@ def fastest_peer(record: dict[str, Any]) -> str | None:
     return min(best, key=best.get) if best else None
 
 
+def target_peer(record: dict[str, Any]) -> str | None:
+    """The fastest of the peers that the targets name: JAX for descents only."""
+    best = {name: min(s) for name, s in timed(record).items() if name not in OURS}
+    if record["op"] != "descend":
+        best.pop("jax", None)
+    return min(best, key=best.get) if best else None
+
+
 def ratios(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """For each of ours: peer time / our time, against every other competitor.
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import QUICK, ROW_OF, STEPS, bench_cases
+from cases import PACKED, QUICK, ROW_OF, STEPS, TARGETS, WINOGRAD, bench_cases
 from scipy import stats
+
+import loopnest as ln
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 if not BENCH.is_dir():
@@ -70,6 +72,33 @@ def test_names_are_unique_and_the_quick_set_has_every_op():
     assert set(QUICK) <= set(names)
     quick = {case_named(name).op for name in QUICK}
     assert quick == {*ROW_OF, *STEPS, "descend", "gate_forward"}
+
+
+def test_targets_and_what_only_our_call_gets():
+    cases = {str(case): case for case in bench_cases()}
+    assert set(TARGETS) <= set(cases)
+    assert all(cases[f"{name}-packed"].packed for name in PACKED)
+    assert all(cases[f"{name}-winograd"].own for name in WINOGRAD)
+    # Neither peers nor the reference see our own options.
+    assert all("algorithm" not in case.options for case in cases.values())
+
+
+def test_counts_of_threads_above_one_are_for_rows_with_work():
+    settings = harness.Settings(only=("conv2d-seed", "conv2d-r56"), threads=(1, 2))
+    assert list(map(str, settings.rows())) == [
+        "conv2d-seed", "conv2d-r56", "conv2d-r56-2threads"
+    ]  # fmt: skip
+    assert len(harness.Settings(only=("conv2d-seed",), threads=(2,)).rows()) == 1
+
+
+def test_cost_of_a_call_is_that_beyond_its_kernels():
+    overhead = pytest.importorskip("overhead")
+    x, y = np.ones(16, np.float32), np.empty(16, np.float32)
+    calls = overhead.kernel_calls(ln.relu, (x,), {"out": y})
+    ((kernel, arguments),) = calls
+    y[:] = 7
+    kernel(*arguments)
+    assert (y == 1).all()
 
 
 def test_every_row_has_a_file():
@@ -245,6 +274,31 @@ def test_an_unknown_name_ends_the_command_with_a_message(tmp_path):
     assert process.returncode == 2
     assert "nearest: convolution" in err and "Traceback" not in err
     assert not (tmp_path / "none").exists()
+
+
+def test_publishing_a_run(tmp_path, monkeypatch):
+    publish = pytest.importorskip("publish")
+    measuring = board(tmp_path / "run", numba=Relu(True), peer=Relu())
+    measuring.run.path = tmp_path / "run" / "run.json"
+    measuring.record(row_named("relu-65536"))
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
+    monkeypatch.setattr(publish, "README", readme)
+    monkeypatch.setattr(publish, "HERE", tmp_path)
+    monkeypatch.setattr(publish.report, "write", lambda data, folder: [])
+    with pytest.raises(ValueError, match="is interrupted; accepted: a complete run"):
+        publish.publish(str(tmp_path / "run"))
+    assert "old" in readme.read_text()
+    measuring.run.data["machine"] = {"cpu": "a CPU", "cores": 2}
+    measuring.run.finish("complete")
+    folder = publish.publish(str(tmp_path / "run"))
+    text_now = readme.read_text()
+    assert text_now.startswith("before") and text_now.endswith("after\n") and "old" not in text_now
+    assert f"({folder.relative_to(tmp_path)}/ratios.png)" in text_now and "a CPU" in text_now
+    (stored,) = results.load(folder / "run.json")["rows"]
+    kept = stored["competitors"]["numba"]["samples_ns"]
+    raw = measuring.run.data["rows"][0]["competitors"]["numba"]["samples_ns"]
+    assert kept == pytest.approx(raw, rel=1e-4)
 
 
 # ---- figures ----
