@@ -39,6 +39,11 @@ def test_environment_chooses(name, expected):
     assert run_python(code, LOOPNEST_BACKEND=name) == expected
 
 
+def test_empty_variables_are_no_choice():
+    code = "import loopnest as ln; print(ln.get_backend(), ln.get_num_threads() > 0)"
+    assert run_python(code, LOOPNEST_BACKEND="", LOOPNEST_NUM_THREADS="") == "numba True"
+
+
 def test_environment_is_checked():
     code = "import loopnest as ln\ntry: ln.relu(1.0)\nexcept ValueError as error: print(error)\n"
     assert "LOOPNEST_BACKEND: name is 'cuda'" in run_python(code, LOOPNEST_BACKEND="cuda")

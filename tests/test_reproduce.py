@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import loopnest as ln
-from loopnest import backend, cli, reproduce, terminal, warmup, worked_problems, worked_sheet
+from loopnest import backend, cli, info, reproduce, terminal, warmup, worked_problems, worked_sheet
 
 BACKENDS = ln.available_backends()
 
@@ -230,6 +230,22 @@ def test_info(capsys):
     for text in ("loopnest", "numpy", "cffi", "CPU features", "threads", "cache", ln.__version__):
         assert text in printed
     assert ", ".join(BACKENDS) in printed
+
+
+def test_info_tells_of_wrong_settings(monkeypatch, capsys):
+    def wrong():
+        raise ValueError("LOOPNEST_BACKEND: name is 'cuda'")
+
+    monkeypatch.setattr(info, "get_backend", wrong)
+    assert cli.main(["info"]) == 0
+    assert "error: LOOPNEST_BACKEND: name is 'cuda'" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"loopnest {ln.__version__}\n"
 
 
 @pytest.mark.skipif("numba" not in BACKENDS, reason="only numba is warmed up")

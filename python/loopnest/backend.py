@@ -21,7 +21,7 @@ class _Undecided:
     """Stands for the kernels until the first one is asked for."""
 
     def __getattr__(self, row: str) -> Any:
-        select(os.environ.get("LOOPNEST_BACKEND", "auto"), source="LOOPNEST_BACKEND")
+        select(os.environ.get("LOOPNEST_BACKEND") or "auto", source="LOOPNEST_BACKEND")
         return getattr(kernels, row)
 
 

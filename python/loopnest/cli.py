@@ -7,13 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from loopnest import available_backends, backend, terminal
+from loopnest import __version__, available_backends, backend, terminal
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="loopnest", description="Neural-network kernels for the CPU: check, look, warm up."
     )
+    parser.add_argument("--version", action="version", version=f"loopnest {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     reproduce = commands.add_parser(
         "reproduce",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 from loopnest import __version__, available_backends, get_backend, get_num_threads, terminal
@@ -58,6 +59,14 @@ def _cache_folder() -> str:
     return activation.exp.stats.cache_path or "none: nowhere to write, compiled in each process"
 
 
+def _told(ask: Callable[[], object]) -> str:
+    """What ``ask`` says; this is where people look when a setting is wrong, so not a traceback."""
+    try:
+        return str(ask())
+    except (ImportError, ValueError) as error:
+        return f"error: {error}"
+
+
 def collect() -> list[tuple[str, str]]:
     """Everything as (name, value)."""
     found = available_backends()
@@ -66,12 +75,12 @@ def collect() -> list[tuple[str, str]]:
     return [
         *rows,
         ("backends available", ", ".join(found) or "none"),
-        ("backend in use", get_backend() if found else "none"),
+        ("backend in use", _told(get_backend) if found else "none"),
         ("system", f"{platform.system()} {platform.machine()}"),
         ("CPU", _cpu_field("model name") or platform.processor() or "unknown"),
         ("CPU features", _features()),
         ("instruction set of the C kernels", _isa()),
-        ("threads in one call, at most", str(get_num_threads())),
+        ("threads in one call, at most", _told(get_num_threads)),
         ("Numba's cache of compiled kernels", _cache_folder()),
     ]
 
