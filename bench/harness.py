@@ -17,6 +17,7 @@ import numpy as np
 import peers as peers_module
 import pytest
 import reference
+import reference_jobs
 import reference_optimizer
 import results
 import timing
@@ -44,7 +45,7 @@ def _descend(objective: str, x0: np.ndarray, **options: Any) -> np.ndarray:
 
 
 REFERENCE = types.SimpleNamespace(
-    **{**vars(reference_optimizer), **vars(reference)}
+    **{**vars(reference_jobs), **vars(reference_optimizer), **vars(reference)}
     | {"gate_forward": _gate_forward, "descend": _descend}
 )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import reference
+import reference_jobs
 from cases import Case
 from peers import Peer
 from timing import Prepared
@@ -299,6 +300,28 @@ class Torch(Peer):
         one = torch.ones_like(x0)
         return call(loop)
 
+    def logic_step(self, case: Case, bits, labels):
+        """Four coefficients a neuron instead of 16 functions, features as rows; autograd."""
+        net = reference_jobs.logic_network()
+        layers = [(slice(a, b), torch.from_numpy(left).long(), torch.from_numpy(right).long())
+                  for a, b, left, right in reference_jobs.logic_layers(net)]  # fmt: skip
+        x, matrix = bits.t().float().contiguous(), bilinear()
+        logits = torch.from_numpy(net.logits.copy()).requires_grad_()
+
+        def step():
+            with torch.inference_mode(False), torch.enable_grad():
+                c = (matrix.t() @ torch.softmax(logits, 0))[:, :, None]
+                y = x
+                for own, left, right in layers:
+                    a, b = y.index_select(0, left), y.index_select(0, right)
+                    c0, c1, c2, c3 = c[:, own]
+                    y = torch.addcmul(torch.addcmul(c0, c2, b), torch.addcmul(c1, c3, b), a)
+                scores = y.view(net.classes, -1, len(bits)).sum(1).t() / net.tau
+                loss = F.cross_entropy(scores, labels)
+            return loss, torch.autograd.grad(loss, logits)[0]
+
+        return call(step)
+
     def gate_forward(self, case: Case, a, b):
         import loopnest as ln
 
@@ -318,6 +341,11 @@ class Torch(Peer):
             return torch.sigmoid(z, out=y)
 
         return call(network)
+
+
+def bilinear():
+    """The matrix that makes four coefficients of 16 shares."""
+    return torch.from_numpy(reference_jobs.BILINEAR.astype(np.float32))
 
 
 def changed(*tensors):

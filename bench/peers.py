@@ -17,6 +17,7 @@ import os
 from time import perf_counter_ns
 from typing import Any
 
+import jobs
 import numpy as np
 from cases import FRESH_OUTPUT, Case
 from machine import version
@@ -87,14 +88,18 @@ class Ours(Peer):
     def supports(self, case: Case, dtype: np.dtype) -> bool:
         import loopnest as ln
 
-        return hasattr(ln, case.op)
+        return hasattr(ln, case.op) or case.op in jobs.JOBS
 
     def prepare(self, case: Case, arguments: tuple, dtype: np.dtype) -> list[Prepared]:
         import loopnest as ln
 
-        function = getattr(ln, case.op)
         select = functools.partial(ln.use_backend, self.name)
         select()
+        if case.op in jobs.JOBS:
+            made = jobs.prepare(case, arguments)
+            made.before = select
+            return [made]
+        function = getattr(ln, case.op)
         arguments, options = own_call(case, arguments)
         if takes_out(function, case):
             options["out"] = function(*arguments, **options)
@@ -156,7 +161,8 @@ class Njit(Ours):
     def supports(self, case: Case, dtype: np.dtype) -> bool:
         # Compiling takes seconds a row, and only small calls are dearer from Python.
         small = case.flops < 5_000_000 and case.bytes(dtype) < 256 << 10 and not case.packed
-        return small and self.threads == 1 and super().supports(case, dtype)
+        called = case.op not in jobs.JOBS
+        return small and called and self.threads == 1 and super().supports(case, dtype)
 
     def prepare(self, case: Case, arguments: tuple, dtype: np.dtype) -> list[Prepared]:
         import loopnest as ln

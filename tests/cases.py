@@ -405,8 +405,30 @@ def _cells() -> Iterator[Case]:
 
 BENCH_ROW_OF = {
     **dict.fromkeys((*STEPS, "descend"), "optimizer"),
-    "gate_forward": "gates",
+    **dict.fromkeys(("gate_forward", "logic_step", "logic_predict"), "gates"),
 }
+
+
+def _jobs() -> Iterator[Case]:
+    """Whole jobs: bench/jobs.py has our side, tests/reference_jobs.py the reference."""
+
+    def bits(count, labelled):
+        return lambda rng, dtype: (
+            rng.integers(0, 2, (count, 784), np.uint8),
+            *([rng.integers(0, 10, count)] if labelled else []),
+        )
+
+    neurons = 6 * 8000
+    # Forward 6 operations a neuron and sample, backward 14; the values are read and written.
+    yield Case(
+        "logic_step", "256x6x8000", bits(256, True), {}, 256, 20 * 256 * neurons,
+        4 * 256 * neurons, "logic layer training step", True,
+    )  # fmt: skip
+    yield Case(
+        "logic_predict", "512x6x8000", bits(512, False), {}, 1, 0, 512 * neurons // 8,
+        "logic hard inference", True,
+    )  # fmt: skip
+
 
 # Cells also measured with weights brought into the kernels' order beforehand, as ONNX Runtime
 # does it with constant weights; and those also measured by Winograd's method.
@@ -416,7 +438,7 @@ PACKED = (
 )
 WINOGRAD = ("conv2d-r56", "conv2d-r28", "conv2d-vgg64")
 
-BENCH_CASES = [*_sweeps(), *_every_op(), *_optimizers(), *_gates(), *_cells()]
+BENCH_CASES = [*_sweeps(), *_every_op(), *_optimizers(), *_gates(), *_cells(), *_jobs()]
 
 # What `make bench` measures: a few rows of each op, together below three minutes.
 QUICK = (
@@ -458,6 +480,7 @@ TARGETS: dict[str, tuple[float, float]] = {
     **{f"{op}-10000000": (0.97, 0.95) for op in ("adam_step", "sgd_step")},
     **{f"descend-{method}-1000000x1000": (2, 1.6) for method in ("gd", "momentum")},
     "linear-64x784x512": (0.97, 0.9), "linear-1x64x64": (3, 2.5),
+    "logic_step-256x6x8000": (3.5, 2.5), "logic_predict-512x6x8000": (0.9, 0.8),
 }  # fmt: skip
 
 # Cells whose target is the plain call, output allocated; all others reuse an output.

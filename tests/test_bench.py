@@ -22,6 +22,7 @@ sys.path.insert(0, str(BENCH))
 
 compare = pytest.importorskip("compare")
 harness = pytest.importorskip("harness")
+jobs = pytest.importorskip("jobs")
 machine = pytest.importorskip("machine")
 peers = pytest.importorskip("peers")
 results = pytest.importorskip("results")
@@ -81,6 +82,18 @@ def test_targets_and_what_only_our_call_gets():
     assert all(cases[f"{name}-winograd"].own for name in WINOGRAD)
     # Neither peers nor the reference see our own options.
     assert all("algorithm" not in case.options for case in cases.values())
+
+
+def test_jobs_have_a_reference_and_are_verified(tmp_path):
+    for op in jobs.JOBS:
+        assert callable(getattr(harness.REFERENCE, op))
+    if not hasattr(ln, "LogicNetwork"):
+        with pytest.raises(NotImplementedError, match="no LogicNetwork"):
+            jobs.prepare(case_named("logic_predict-512x6x8000"), ())
+        return
+    row = row_named("logic_predict-512x6x8000")
+    columns = board(tmp_path, numba=peers.Numba(), c=peers.C()).record(row)["competitors"]
+    assert {name: c["state"] for name, c in columns.items()} == {"numba": "ok", "c": "ok"}
 
 
 def test_counts_of_threads_above_one_are_for_rows_with_work():

@@ -148,4 +148,8 @@ REMARKS: dict[str, tuple[str, ...]] = {
         "The sheet has formulas only: the instance is ours, checked against plain Python and "
         "central differences.",
     ),
+    "4": (
+        "(b) lists strides 1 to 4 with up to 2 rows or columns a side: with more, a 2x2 window "
+        "sees nothing but zeros.",
+    ),
 }
