@@ -48,17 +48,36 @@ def test_threads_do_not_change_the_bits(case, dtype, two_threads):
             assert_same_bits(case.call(ln, arguments), one, name)
 
 
-def njit_variants():
-    """All small cases in float32; in float64 one case an op, or all when LOOPNEST_FULL is set.
+# Of the activations that conv2d and linear apply, inside @njit, by one function for all names.
+FUSED = (None, "leaky_relu", "gelu")
 
-    Nearly all of this test's time is compilation, once for each op, kind of options and dtype.
+
+def compiled_form(case, dtype):
+    """What tells apart the functions that `njit_call` compiles, and what is new in each."""
+    dims = tuple((a.ndim, a.dtype.kind) for a in case.arguments(dtype))
+    options = frozenset(
+        (k, v if v is None or isinstance(v, (str, bool)) else str(np.shape(v)))
+        for k, v in case.options.items()
+    )
+    news = {(case.op, dtype.name), *((case.op, option) for option in options)}
+    # How arrays of other dimensions are taken is one function for a whole row.
+    news.add((case.row, case.op.endswith("_backward"), dims))
+    return (case.op, dtype.name, options, dims), news
+
+
+def njit_variants():
+    """Cases that compile something new of their op (an option's value, a dtype, dimensions), and
+    those that compile nothing; all of them when LOOPNEST_FULL is set.
+
+    Nearly all of this test's time is compilation: a second for each combination.
     """
-    full, seen = bool(os.environ.get("LOOPNEST_FULL")), set()
+    full, forms, seen = bool(os.environ.get("LOOPNEST_FULL")), set(), set()
     for variant in variants(SMALL):
-        case, dtype = variant.values
-        if full or dtype == FLOAT32 or case.op not in seen:
-            if dtype == FLOAT64:
-                seen.add(case.op)
+        form, news = compiled_form(*variant.values)
+        usual = variant.values[0].options.get("activation") in FUSED
+        if full or form in forms or (usual and not news <= seen):
+            forms.add(form)
+            seen |= news
             yield variant
 
 
