@@ -114,14 +114,23 @@ def run_rows(board: Any) -> int:
             sys.stdout = kept
 
 
+def startup_cases(settings: Any) -> list[Any]:
+    """Cases whose ops' first calls are measured: in the quick set one op of each row."""
+    import loopnest as ln
+
+    cases = [row.case for row in settings.rows() if hasattr(ln, row.case.op)]
+    if settings.full or settings.only:
+        return cases
+    return list({case.row: case for case in reversed(cases)}.values())[::-1]
+
+
 def measure_startup(board: Any, say: Any) -> None:
     import startup
 
     say("first calls: compile, load, C")
     backends = [name for name in ("numba", "c") if name in board.competitors]
     try:
-        cases = [row.case for row in board.settings.rows()]
-        board.run.data["startup"] = startup.measure(cases, backends)
+        board.run.data["startup"] = startup.measure(startup_cases(board.settings), backends)
     except Exception as error:
         print(f"first calls could not be measured: {error}", file=sys.stderr)
     say("what a call costs beyond its kernel")
