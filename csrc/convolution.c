@@ -86,12 +86,12 @@ void OP(conv2d_backward_input)(const real *dy, const real *weight, const ln_conv
         real *out = dx + row * d->w;
         for (int64_t j = 0; j < d->w; j++) out[j] = 0;
         for (int64_t k = group * group_k; k < (group + 1) * group_k; k++) {
-            for (int64_t i = 0; i < d->r; i++) {
+            for (int64_t i = d->r - 1; i >= 0; i--) { /* in the order of dy's pixels */
                 int64_t from = h + d->top - i * d->dilation_h;
                 int64_t oh = floor_div(from, d->stride_h);
                 if (oh * d->stride_h != from)
                     continue;
-                for (int64_t j = 0; j < d->s; j++) {
+                for (int64_t j = d->s - 1; j >= 0; j--) {
                     real w = weight[((k * group_channels + c) * d->r + i) * d->s + j];
                     /* Positions begin + m stride_w get dy at column base + m. */
                     int64_t offset = j * d->dilation_w - d->left;

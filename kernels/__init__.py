@@ -8,7 +8,11 @@ the package above. ``loopnest.ckernels`` has the same modules and functions in C
 from loopnest.kernels import (
     activation,
     convolution,
+    convolution_stacked,
+    convolution_tiled,
+    convolution_weight,
     dense,
+    dense_tiled,
     descent,
     gates,
     logic,
@@ -21,7 +25,11 @@ from loopnest.kernels import (
 __all__ = [
     "activation",
     "convolution",
+    "convolution_stacked",
+    "convolution_tiled",
+    "convolution_weight",
     "dense",
+    "dense_tiled",
     "descent",
     "gates",
     "logic",

@@ -102,9 +102,10 @@ def scatter_row(dx, start, step, count, dy, dy_start, w):
 def conv2d_backward_input(
     dy, weight, stride_h, stride_w, top, left, dilation_h, dilation_w, groups, first, last, dx
 ):
-    """Rows [first, last) of the N*C*H rows of dx: taps (k, r, s) of the stride's phase.
+    """Rows [first, last) of the N*C*H rows of dx: terms (k, oh, ow) of the stride's phase.
 
-    Beyond its border dy counts as zeros.
+    In the order of dy's pixels, so the taps run backwards: it is the forward convolution of
+    dy with the flipped filters. Beyond its border dy counts as zeros.
     """
     n, channels, height, width = dx.shape
     k, group_channels, r, s = weight.shape
@@ -119,11 +120,11 @@ def conv2d_backward_input(
         for j in range(_U(width)):
             dx1[_U(start) + j] = 0
         for out_channel in range(group * group_k, (group + 1) * group_k):
-            for i in range(r):
+            for i in range(r - 1, -1, -1):
                 oh, phase = divmod(h + top - i * dilation_h, stride_h)
                 if phase != 0:
                     continue
-                for j in range(s):
+                for j in range(s - 1, -1, -1):
                     w = weight1[((out_channel * group_channels + c) * r + i) * s + j]
                     # Positions at = begin + m stride_w get dy at column base + m.
                     begin = (j * dilation_w - left) % stride_w

@@ -156,8 +156,31 @@ def _convolutions() -> Iterator[Case]:
     yield from conv("whole", (2, 3, 4, 5), (2, 3, 4, 5), padding="valid", bias=False)
     yield from conv("one", (1, 1, 1, 1), (1, 1, 1, 1))
     yield from conv("no-images", (0, 2, 4, 4), (3, 2, 3, 3))
+    yield from _tiled_convolutions()
     for activation in ("relu", "leaky_relu", "gelu", "sigmoid", "tanh", "silu", "exp"):
         yield next(conv(activation, (1, 2, 5, 5), (3, 2, 3, 3), activation=activation))
+
+
+def _tiled_convolutions() -> Iterator[Case]:
+    """Each shape class of kernels/convolution_plan.py, with tails around its tiles."""
+    for k in (15, 16, 17, 33, 48):
+        yield from conv(f"pixels-k{k}", (1, 16, 9, 11), (k, 16, 3, 3), padding=1)
+    for width in (6, 7, 8, 13, 14, 15, 29):
+        yield from conv(f"pixels-width{width}", (2, 15, 5, width), (20, 15, 3, 3), padding=1)
+    yield from conv("pixels-stride", (2, 16, 13, 15), (32, 16, 3, 3), padding=1, stride=2)
+    yield from conv("pixels-dilated", (1, 16, 13, 33), (18, 16, 3, 3), padding=2, dilation=(2, 3))
+    yield from conv("pixels-groups", (1, 32, 8, 9), (66, 16, 3, 3), padding=1, groups=2)
+    for k in (1, 2, 3, 4, 5, 7, 8, 9, 12):
+        yield from conv(f"channels-k{k}", (1, 9, 12, 21), (k, 9, 3, 2), padding=(1, 0))
+    for width in (31, 47, 48, 49, 65):
+        yield from conv(f"channels-width{width}", (1, 5, 6, width), (9, 5, 2, 3), stride=(1, 2))
+    yield from conv("pointwise", (2, 24, 9, 10), (20, 24, 1, 1))
+    yield from conv("pointwise-stride", (2, 24, 9, 11), (20, 24, 1, 1), stride=(2, 3))
+    for size, width in ((3, 31), (3, 33), (3, 70), (5, 48), (5, 53), (7, 49), (7, 100)):
+        yield from conv(f"stacked{size}-{width}", (2, 1, 17, width), (1, 1, size, size), padding=1)
+    yield from conv(
+        "stacked-groups", (2, 3, 9, 40), (6, 1, 3, 3), padding=((0, 2), (1, 1)), groups=3
+    )
 
 
 # ---- pooling ----
@@ -244,6 +267,8 @@ def _denses() -> Iterator[Case]:
     yield from dense("1x64x64", (1, 64), 64, "linear + gelu", activation="gelu")
     for outputs in (1, 2, 15, 16, 17, 33):
         yield from dense(f"outputs{outputs}", (3, 5), outputs)
+    for rows, outputs in ((4, 47), (7, 48), (8, 49), (9, 96), (33, 97)):
+        yield from dense(f"tiled{rows}x{outputs}", (rows, 31), outputs)
     yield from dense("vector", (7,), 4)
     yield from dense("deep", (2, 3, 9), 5, activation="relu")
     yield from dense("no-rows", (0, 4), 3)

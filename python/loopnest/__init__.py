@@ -39,6 +39,7 @@ from loopnest.optimizer import (
     sgd_step,
 )
 from loopnest.packed_logic import PackedLogic
+from loopnest.packing import PackedWeight, pack_weight
 from loopnest.paths import get_include, get_library_dir
 from loopnest.pooling import (
     average_filter,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loopnest import activation as activations
-from loopnest import backend, checks, threads
+from loopnest import backend, checks, packing, scratch, threads
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -20,12 +20,21 @@ Padding = tuple[Pair, Pair]
 LIMIT = 2**31 - 1
 
 
+# Methods of kernels/convolution_plan.py.
+PLAIN, PIXELS, CHANNELS, STACKED = 0, 1, 2, 3
+PLAIN_BELOW = 4096  # multiply-adds: not worth asking
+
+# Multiply-adds of a gradient below which flipping filters does not pay.
+SMALL_GRADIENT = 1 << 15
+
+
 class Geometry(NamedTuple):
     """The output size of a convolution, and its options resolved to plain ints."""
 
     output: Pair
     # Stride, top and left padding, dilation: as the kernels take them.
     options: tuple[int, ...]
+    groups: int = 1
 
 
 def _padding(op: str, padding: Any, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
@@ -229,11 +238,33 @@ def _sides_for(size: int, target: int, extent: int, stride: int, bound: int) -> 
     ]
 
 
-def _operands(op: str, x: Any, weight: Any, groups: Any) -> tuple[np.ndarray, np.ndarray, int]:
-    """x, weight and groups, checked against each other."""
-    x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
+def _fit(
+    op: str,
+    x: np.ndarray,
+    weight: np.ndarray,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> Geometry:
+    """x, weight and the options, checked against each other."""
+    # The usual forms are looked up. Only exact types: True and 1.0 equal 1 but are refused.
+    if type(stride) is type(dilation) is type(groups) is int and type(padding) in (int, str):
+        return _fit_cached(op, x.shape, weight.shape, stride, padding, dilation, groups)
+    return _fit_shapes(op, x.shape, weight.shape, stride, padding, dilation, groups)
+
+
+def _fit_shapes(
+    op: str,
+    x: tuple[int, ...],
+    weight: tuple[int, ...],
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+) -> Geometry:
     groups = checks.integer(op, "groups", groups, 1)
-    channels, (k, group_channels, r, s) = x.shape[1], weight.shape
+    channels, (k, group_channels, r, s) = x[1], weight
     if channels % groups or k % groups:
         raise ValueError(
             f"{op}: groups is {groups}; accepted: a divisor of x's {channels} channels "
@@ -241,12 +272,18 @@ def _operands(op: str, x: Any, weight: Any, groups: Any) -> tuple[np.ndarray, np
         )
     if group_channels * groups != channels:
         raise ValueError(
-            f"{op}: weight has {group_channels} channels a filter, shape {weight.shape}; "
+            f"{op}: weight has {group_channels} channels a filter, shape {weight}; "
             f"accepted: {channels // groups}, x has {channels} channels in {groups} groups"
         )
     if r < 1 or s < 1:
         raise ValueError(f"{op}: weight has kernel size {(r, s)}; accepted: at least 1")
-    return x, weight, groups
+    geometry = resolve(op, (x[2], x[3]), (r, s), stride, padding, dilation)
+    return geometry._replace(groups=groups)
+
+
+_fit_cached = functools.lru_cache(maxsize=4096)(_fit_shapes)
+
+_EMPTY = {dtype: np.empty(0, dtype) for dtype in (checks.F32, checks.F64)}
 
 
 def conv2d(
@@ -268,8 +305,8 @@ def conv2d(
     ----------
     x : array_like, shape (N, C, H, W)
         float32 or float64, as all arrays of the call.
-    weight : array_like, shape (K, C/groups, R, S)
-        The filters.
+    weight : array_like or PackedWeight, shape (K, C/groups, R, S)
+        The filters; a handle of `pack_weight` saves packing them in each call.
     bias : array_like, shape (K,), optional
         Added to each output channel.
     stride, dilation : int or (int, int)
@@ -303,28 +340,101 @@ def conv2d(
     """
     op = "conv2d"
     given = x, weight, bias
-    x, weight, groups = _operands(op, x, weight, groups)
+    weight, handle = packing.unpack(op, weight, 4, groups)
+    x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
+    output, options, groups = _fit(op, x, weight, stride, padding, dilation, groups)
+    dtype = x.dtype
     if bias is not None:
         bias = checks.array(op, "bias", bias, 1)
         checks.same_shape(op, "bias", bias, weight.shape[:1])
-    dtype = checks.same_dtype(op, x=x, weight=weight, bias=bias)
+        checks.same_dtype(op, x=x, weight=weight, bias=bias)
+    elif weight.dtype is not dtype:
+        checks.same_dtype(op, x=x, weight=weight)
     if algorithm != "direct":
         checks.choice(op, "algorithm", algorithm, ("direct",))
-    activate = activations.in_place(op, activation)
-    geometry = resolve(op, x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    n, (k, group_channels, r, s), (oh, ow) = x.shape[0], weight.shape, geometry.output
-    y = checks.output(op, out, (n, k, oh, ow), dtype, (*given, x, weight, bias))
-    if bias is None:
-        bias = np.empty(0, dtype)
-    kernel, options = backend.kernels.convolution.conv2d, geometry.options
+    activate = None if activation is None else activations.in_place(op, activation)
+    y = checks.output(op, out, (len(x), len(weight), *output), dtype, (*given, x, weight, bias))
+    _multiply(x, weight, handle, _EMPTY[dtype] if bias is None else bias, options, groups, y)
+    if activate is not None:
+        flat = y.reshape(-1)
+        threads.split(lambda a, b: activate(flat[a:b]), y.size, 4 * y.size)
+    return y
+
+
+class _Blocks(NamedTuple):
+    """How a convolution is cut; kernels/convolution_plan.py tells the meaning."""
+
+    method: int
+    flat: int
+    block_h: int
+    block_w: int
+    tasks: int
+    work: int
+    taps: int
+
+
+@functools.lru_cache(maxsize=4096)
+def _blocks(tiled: Any, *sizes: int) -> _Blocks:
+    return _Blocks(*tiled.prepare(*sizes, False))
+
+
+def _multiply(
+    x: np.ndarray,
+    weight: np.ndarray,
+    handle: packing.PackedWeight | None,
+    bias: np.ndarray,
+    options: tuple[int, ...],
+    groups: int,
+    y: np.ndarray,
+) -> None:
+    """y = x * weight + bias by the kernel that serves these sizes."""
+    n, c, h, w = x.shape
+    k, group_channels, r, s = weight.shape
+    oh, ow = y.shape[2:]
+    multiply_adds = y.size * group_channels * r * s
+    if multiply_adds < PLAIN_BELOW:
+        backend.kernels.convolution.conv2d(
+            x, weight, bias, *options, groups, 0, n * k * oh, y
+        )  # fmt: skip
+        return
+    stride_h, stride_w, top, left, dilation_h, dilation_w = options
+    if r == s == stride_h == stride_w == 1 and top == left == 0 and (oh, ow) == (h, w):
+        h, w, oh, ow = 1, h * w, 1, oh * ow  # nothing tells rows apart
+        x, y = x.reshape(n, c, h, w), y.reshape(n, k, oh, ow)
+    tiled = backend.kernels.convolution_tiled
+    plan = _blocks(
+        tiled, n, c, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w, x.itemsize
+    )
+    if plan.method == PLAIN:
+        plain = backend.kernels.convolution.conv2d
+        threads.split(
+            lambda a, b: plain(x, weight, bias, *options, groups, a, b, y),
+            plan.tasks,
+            multiply_adds,
+        )
+        return
+    if plan.method == STACKED:
+        stacked = backend.kernels.convolution_stacked.conv2d_stacked
+
+        def stack(first: int, last: int) -> None:
+            with scratch.take(plan.work, x.dtype) as work:
+                stacked(x, weight, bias, top, left, groups, plan.block_h, first, last, work, y)
+
+        threads.split(stack, plan.tasks, multiply_adds / 16)
+        return
+    kernel = tiled.conv2d_pixels if plan.method == PIXELS else tiled.conv2d_channels
+    blocks = plan.flat, plan.block_h, plan.block_w
+    packed = _EMPTY[x.dtype]
+    if handle is not None and plan.method == PIXELS:
+        packed = handle.packed()
 
     def piece(first: int, last: int) -> None:
-        kernel(x, weight, bias, *options, groups, first, last, y)
-        if activate is not None:
-            activate(y.reshape(-1)[first * ow : last * ow])
+        with scratch.take(plan.work, x.dtype) as work, scratch.take(plan.taps, np.int64) as taps:
+            kernel(
+                x, weight, bias, *options, groups, *blocks, first, last, packed, work, taps, y
+            )  # fmt: skip
 
-    threads.split(piece, n * k * oh, y.size * group_channels * r * s)
-    return y
+    threads.split(piece, plan.tasks, multiply_adds / 16)
 
 
 def conv2d_backward(
@@ -359,29 +469,104 @@ def conv2d_backward(
 
     Notes
     -----
-    dx sums over (k, r, s), dweight over (n, oh, ow), each in that order and fused; dbias in
+    dx sums over (k, oh, ow), dweight over (n, oh, ow), each in that order and fused; dbias in
     16 lanes. Beyond its border dy counts as zeros.
     """
     op = "conv2d_backward"
-    x, weight, groups = _operands(op, x, weight, groups)
+    x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
+    output, options, groups = _fit(op, x, weight, stride, padding, dilation, groups)
     dy = checks.array(op, "dy", dy, 4)
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
-    geometry = resolve(op, x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    (n, channels, height, _), k = x.shape, weight.shape[0]
-    checks.same_shape(op, "dy", dy, (n, k, *geometry.output))
-    dx, dweight = np.empty(x.shape, dtype), np.empty(weight.shape, dtype)
+    k = len(weight)
+    checks.same_shape(op, "dy", dy, (len(x), k, *output))
     dbias = np.empty(k, dtype)
-    kernels, options = backend.kernels.convolution, geometry.options
-    work = dy.size * math.prod(weight.shape[1:])
-    threads.split(
-        lambda a, b: kernels.conv2d_backward_input(dy, weight, *options, groups, a, b, dx),
-        n * channels * height,
-        work,
-    )
-    threads.split(
-        lambda a, b: kernels.conv2d_backward_weight(x, dy, *options, groups, a, b, dweight),
-        k,
-        work,
-    )
-    threads.split(lambda a, b: kernels.conv2d_backward_bias(dy, a, b, dbias), k, dy.size)
+    dx = _backward_input(dy, weight, options, groups, np.empty(x.shape, dtype))
+    dweight = _backward_weight(x, dy, options, groups, np.empty(weight.shape, dtype))
+    by_bias = backend.kernels.convolution.conv2d_backward_bias
+    threads.split(lambda a, b: by_bias(dy, a, b, dbias), k, dy.size)
     return dx, dweight, dbias
+
+
+def _backward_input(
+    dy: np.ndarray, weight: np.ndarray, options: tuple[int, ...], groups: int, dx: np.ndarray
+) -> np.ndarray:
+    """dx, the forward convolution of dy with the flipped filters, for each phase of the stride."""
+    stride_h, stride_w, top, left, dilation_h, dilation_w = options
+    n, channels, height, width = dx.shape
+    multiply_adds = dy.size * math.prod(weight.shape[1:])
+    if multiply_adds < SMALL_GRADIENT:
+        plain = backend.kernels.convolution.conv2d_backward_input
+        threads.split(
+            lambda a, b: plain(dy, weight, *options, groups, a, b, dx),
+            n * channels * height,
+            multiply_adds,
+        )
+        return dx
+    for row, row_taps, row_step, row_top in _phases(height, len(weight[0, 0]), options[::2]):
+        for column, taps, step, phase_left in _phases(width, weight.shape[3], options[1::2]):
+            part = dx[:, :, row::stride_h, column::stride_w]
+            filters = weight[:, :, row_taps, taps]
+            if not filters.size:
+                part[...] = 0
+                continue
+            y = dx if part.shape == dx.shape else np.empty(part.shape, dx.dtype)
+            phase = (1, 1, row_top, phase_left, row_step, step)
+            _multiply(dy, _flipped(filters, groups), None, _EMPTY[dy.dtype], phase, groups, y)
+            if y is not dx:
+                part[...] = y
+    return dx
+
+
+def _phases(
+    size: int, kernel: int, options: tuple[int, ...]
+) -> Iterator[tuple[int, slice, int, int]]:
+    """(first position, its taps, dilation, padding before) of each phase of a stride along an axis.
+
+    Position p gets dy[(p + before - tap dilation) / stride] where that is whole; the positions
+    p, p + stride, ... of a phase are a convolution of stride 1 with those taps, flipped.
+    """
+    stride, before, dilation = options
+    apart = stride // math.gcd(stride, dilation)  # taps of one phase
+    step = apart * dilation // stride  # the same in dy
+    for p in range(min(stride, size)):
+        hits = [t for t in range(min(apart, kernel)) if (p + before - t * dilation) % stride == 0]
+        if not hits:
+            yield p, slice(0, 0), 1, 0
+            continue
+        taps = slice(hits[0], None, apart)
+        count = len(range(*taps.indices(kernel)))
+        yield p, taps, step, (count - 1) * step - (p + before - hits[0] * dilation) // stride
+
+
+def _flipped(weight: np.ndarray, groups: int) -> np.ndarray:
+    """(K, C/groups, R, S) as the filters (C, K/groups, R, S) of the convolution backwards."""
+    k, channels, r, s = weight.shape
+    grouped = weight.reshape(groups, k // groups, channels, r, s)[..., ::-1, ::-1]
+    return np.ascontiguousarray(
+        grouped.transpose(0, 2, 1, 3, 4).reshape(groups * channels, k // groups, r, s)
+    )
+
+
+def _backward_weight(
+    x: np.ndarray, dy: np.ndarray, options: tuple[int, ...], groups: int, dweight: np.ndarray
+) -> np.ndarray:
+    k, _, r, s = dweight.shape
+    n, channels = x.shape[:2]
+    stride_h, stride_w, _, _, dilation_h, dilation_w = options
+    kernels, multiply_adds = backend.kernels, dy.size * math.prod(dweight.shape[1:])
+    *blocks, tasks, work_size, taps_size = kernels.convolution_weight.prepare_weight(
+        n, channels, k, groups, r, s, *dy.shape[2:],
+        stride_h, stride_w, dilation_h, dilation_w, x.itemsize,
+    )  # fmt: skip
+    if not tasks:
+        plain = kernels.convolution.conv2d_backward_weight
+        threads.split(lambda a, b: plain(x, dy, *options, groups, a, b, dweight), k, multiply_adds)
+        return dweight
+    kernel = kernels.convolution_weight.backward_weight
+
+    def piece(first: int, last: int) -> None:
+        with scratch.take(work_size, x.dtype) as work, scratch.take(taps_size, np.int64) as taps:
+            kernel(x, dy, *options, groups, *blocks, first, last, work, taps, dweight)
+
+    threads.split(piece, tasks, multiply_adds / 16)
+    return dweight

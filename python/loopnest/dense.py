@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from loopnest import activation as activations
-from loopnest import backend, checks, threads
+from loopnest import backend, checks, packing, scratch, threads
+
+# Multiply-adds of a gradient below which transposing does not pay.
+SMALL_GRADIENT = 1 << 14
 
 
 def _operands(op: str, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +29,9 @@ def _operands(op: str, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _rows(array: np.ndarray) -> np.ndarray:
     """The same memory as (rows, last axis)."""
-    return array.reshape(int(np.prod(array.shape[:-1])), array.shape[-1])
+    if array.ndim == 2:
+        return array
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def linear(
@@ -42,8 +48,9 @@ def linear(
     ----------
     x : array_like, shape (..., I)
         float32 or float64, as all arrays of the call.
-    weight : array_like, shape (I, O)
-        One column an output (PyTorch's is the transpose).
+    weight : array_like or PackedWeight, shape (I, O)
+        One column an output (PyTorch's is the transpose); a handle of `pack_weight` saves
+        bringing it into order in each call.
     bias : array_like, shape (O,), optional
         Added to each row.
     activation : str, optional
@@ -72,6 +79,7 @@ def linear(
     """
     op = "linear"
     given = x, weight, bias
+    weight, handle = packing.unpack(op, weight, 2)
     x, weight = _operands(op, x, weight)
     if bias is not None:
         bias = checks.array(op, "bias", bias, 1)
@@ -81,15 +89,35 @@ def linear(
     y = checks.output(op, out, (*x.shape[:-1], weight.shape[1]), dtype, (*given, x, weight, bias))
     if bias is None:
         bias = np.empty(0, dtype)
-    kernel, rows_x, rows_y = backend.kernels.dense.linear, _rows(x), _rows(y)
+    _multiply(_rows(x), weight, handle, bias, _rows(y))
+    if activate is not None:
+        flat = y.reshape(-1)
+        threads.split(lambda a, b: activate(flat[a:b]), y.size, 4 * y.size)
+    return y
+
+
+def _multiply(
+    x: np.ndarray,
+    weight: np.ndarray,
+    handle: packing.PackedWeight | None,
+    bias: np.ndarray,
+    y: np.ndarray,
+) -> None:
+    """y = x @ weight + bias on rows, by the kernel that serves these sizes."""
+    (samples, inputs), outputs = x.shape, weight.shape[1]
+    multiply_adds, tiled = samples * inputs * outputs, backend.kernels.dense_tiled
+    tasks, work_size, taps_size = tiled.prepare(samples, inputs, outputs, x.itemsize)
+    if not tasks:
+        plain = backend.kernels.dense.linear
+        threads.split(lambda a, b: plain(x, weight, bias, a, b, y), samples, multiply_adds)
+        return
+    packed = np.empty(0, x.dtype) if handle is None else handle.packed()
 
     def piece(first: int, last: int) -> None:
-        kernel(rows_x, weight, bias, first, last, rows_y)
-        if activate is not None:
-            activate(rows_y[first:last].reshape(-1))
+        with scratch.take(work_size, x.dtype) as work, scratch.take(taps_size, np.int64) as taps:
+            tiled.linear_tiled(x, weight, bias, packed, first, last, work, taps, y)
 
-    threads.split(piece, len(rows_y), y.size * len(weight))
-    return y
+    threads.split(piece, tasks, multiply_adds / 16)
 
 
 def linear_backward(dy: Any, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -123,18 +151,20 @@ def linear_backward(dy: Any, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarra
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
     checks.same_shape(op, "dy", dy, (*x.shape[:-1], weight.shape[1]))
     dx, dweight = np.empty(x.shape, dtype), np.empty(weight.shape, dtype)
-    dbias = np.empty(weight.shape[1], dtype)
+    dbias, none = np.empty(weight.shape[1], dtype), np.empty(0, dtype)
     kernels, rows_dy, rows_x, rows_dx = backend.kernels.dense, _rows(dy), _rows(x), _rows(dx)
-    work = dy.size * len(weight)
-    threads.split(
-        lambda a, b: kernels.linear_backward_input(rows_dy, weight, a, b, rows_dx),
-        len(rows_x),
-        work,
-    )
-    threads.split(
-        lambda a, b: kernels.linear_backward_weight(rows_x, rows_dy, a, b, dweight),
-        len(weight),
-        work,
-    )
+    if dy.size * len(weight) < SMALL_GRADIENT:
+        kernels.linear_backward_input(rows_dy, weight, 0, len(rows_x), rows_dx)
+        kernels.linear_backward_weight(rows_x, rows_dy, 0, len(weight), dweight)
+    else:
+        _multiply(rows_dy, _transposed(weight), None, none, rows_dx)
+        _multiply(_transposed(rows_x), rows_dy, None, none, dweight)
     kernels.linear_backward_bias(rows_dy, dbias)
     return dx, dweight, dbias
+
+
+def _transposed(matrix: np.ndarray) -> np.ndarray:
+    """A copy with rows and columns exchanged."""
+    out, kernel = np.empty(matrix.shape[::-1], matrix.dtype), backend.kernels.dense_tiled.transpose
+    threads.split(lambda a, b: kernel(matrix, a, b, out), len(out), matrix.size)
+    return out

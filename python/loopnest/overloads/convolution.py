@@ -7,6 +7,7 @@ from numba.extending import register_jitable
 
 from loopnest import convolution as public
 from loopnest.kernels import convolution as kernels
+from loopnest.kernels import whole
 from loopnest.overloads.common import (
     activate,
     array_of,
@@ -19,6 +20,7 @@ from loopnest.overloads.common import (
     same_dtype,
     separate,
 )
+from loopnest.overloads.packing import unpack, weight_of
 
 
 def _padding(op, padding):
@@ -126,15 +128,14 @@ def conv2d(
 ):
     op = "conv2d"
     array_of(op, "x", x, 4)
-    array_of(op, "weight", weight, 4)
+    array_of(op, "weight", weight_of(weight), 4)
     literal(op, "algorithm", algorithm, ("direct",))
-    dtype = same_dtype(op, x=x, weight=weight, bias=bias)
+    dtype = same_dtype(op, x=x, weight=weight_of(weight), bias=bias)
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
-    prepare_x, prepare_weight = contiguous(x, dtype), contiguous(weight, dtype)
+    prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
     prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
     make, check_memory = output(op, out, dtype, 4), separate(op, out)
-    finish = activate(op, activation)
-    kernel = kernels.conv2d
+    finish, multiply = activate(op, activation), whole.conv2d
 
     def implementation(
         x,
@@ -148,18 +149,18 @@ def conv2d(
         algorithm="direct",
         out=None,
     ):
-        check_channels(x, weight, groups)
-        n, k, r, s = x.shape[0], weight.shape[0], weight.shape[2], weight.shape[3]
+        b, _ = prepare_weight(weight, groups)
+        check_channels(x, b, groups)
+        n, k, r, s = x.shape[0], b.shape[0], b.shape[2], b.shape[3]
         oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
-        a, b, c = prepare_x(x), prepare_weight(weight), prepare_bias(bias)
+        a, c = prepare_x(x), prepare_bias(bias)
         if has_bias and c.size != k:
             raise ValueError("conv2d: bias must have one entry for each filter of weight")
         y = make(out, (n, k, oh, ow))
         check_memory(y, a)
         check_memory(y, b)
         check_memory(y, c)
-        sh, sw, top, left, dh, dw = options
-        kernel(a, b, c, sh, sw, top, left, dh, dw, groups, 0, n * k * oh, y)
+        multiply(a, b, c, options, groups, y)
         finish(y.reshape(y.size))
         return y
 
@@ -175,7 +176,7 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1):
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight = contiguous(weight, dtype)
-    by_input, by_weight = kernels.conv2d_backward_input, kernels.conv2d_backward_weight
+    by_input, by_weight = whole.conv2d_backward_input, whole.conv2d_backward_weight
     by_bias = kernels.conv2d_backward_bias
 
     def implementation(dy, x, weight, stride=1, padding=0, dilation=1, groups=1):
@@ -186,10 +187,8 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1):
             raise ValueError("conv2d_backward: dy has not the shape of the output")
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
         dx, dweight, dbias = np.empty_like(b), np.empty_like(c), np.empty(k, a.dtype)
-        sh, sw, top, left, dh, dw = options
-        rows = n * x.shape[1] * x.shape[2]
-        by_input(a, c, sh, sw, top, left, dh, dw, groups, 0, rows, dx)
-        by_weight(b, a, sh, sw, top, left, dh, dw, groups, 0, k, dweight)
+        by_input(a, c, options, groups, dx)
+        by_weight(b, a, options, groups, dweight)
         by_bias(a, 0, k, dbias)
         return dx, dweight, dbias
 

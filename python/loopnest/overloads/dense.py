@@ -7,6 +7,7 @@ from numba.extending import register_jitable
 
 from loopnest import dense as public
 from loopnest.kernels import dense as kernels
+from loopnest.kernels import whole
 from loopnest.overloads.common import (
     activate,
     array_of,
@@ -18,6 +19,7 @@ from loopnest.overloads.common import (
     same_dtype,
     separate,
 )
+from loopnest.overloads.packing import unpack, weight_of
 
 
 def _features(op, x):
@@ -46,18 +48,19 @@ def _with_last(ndim):
 def linear(x, weight, bias=None, activation=None, out=None):
     op = "linear"
     _features(op, x)
-    array_of(op, "weight", weight, 2)
-    dtype = same_dtype(op, x=x, weight=weight, bias=bias)
-    prepare_x, prepare_weight = contiguous(x, dtype), contiguous(weight, dtype)
+    array_of(op, "weight", weight_of(weight), 2)
+    dtype = same_dtype(op, x=x, weight=weight_of(weight), bias=bias)
+    prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
     prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
     make, check = output(op, out, dtype, x.ndim), separate(op, out)
-    finish, with_last, kernel = activate(op, activation), _with_last(x.ndim), kernels.linear
+    finish, with_last, multiply = activate(op, activation), _with_last(x.ndim), whole.linear
 
     def implementation(x, weight, bias=None, activation=None, out=None):
-        inputs, outputs = weight.shape
+        b, packed = prepare_weight(weight, 1)
+        inputs, outputs = b.shape
         if x.shape[-1] != inputs:
             raise ValueError("linear: x has not as many inputs as weight (inputs, outputs)")
-        a, b, c = prepare_x(x), prepare_weight(weight), prepare_bias(bias)
+        a, c = prepare_x(x), prepare_bias(bias)
         if has_bias and c.size != outputs:
             raise ValueError("linear: bias must have one entry for each output of weight")
         y = make(out, with_last(x.shape, outputs))
@@ -65,7 +68,7 @@ def linear(x, weight, bias=None, activation=None, out=None):
         check(y, b)
         check(y, c)
         rows = _row_count(x)
-        kernel(a.reshape((rows, inputs)), b, c, 0, rows, y.reshape((rows, outputs)))
+        multiply(a.reshape((rows, inputs)), b, packed, c, y.reshape((rows, outputs)))
         finish(y.reshape(y.size))
         return y
 
@@ -81,8 +84,7 @@ def linear_backward(dy, x, weight):
     dtype = same_dtype(op, dy=dy, x=x, weight=weight)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight, with_last = contiguous(weight, dtype), _with_last(x.ndim)
-    by_input, by_weight = kernels.linear_backward_input, kernels.linear_backward_weight
-    by_bias = kernels.linear_backward_bias
+    by_bias, gradients = kernels.linear_backward_bias, whole.linear_backward
 
     def implementation(dy, x, weight):
         inputs, outputs = weight.shape
@@ -92,8 +94,7 @@ def linear_backward(dy, x, weight):
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
         rows_dy, rows_x = a.reshape((rows, outputs)), b.reshape((rows, inputs))
         dx, dweight, dbias = np.empty_like(b), np.empty_like(c), np.empty(outputs, a.dtype)
-        by_input(rows_dy, c, 0, rows, dx.reshape((rows, inputs)))
-        by_weight(rows_x, rows_dy, 0, inputs, dweight)
+        gradients(rows_dy, rows_x, c, dx.reshape((rows, inputs)), dweight)
         by_bias(rows_dy, dbias)
         return dx, dweight, dbias
 

@@ -1,0 +1,169 @@
+"""Which kernel serves a convolution, and in what blocks: the one place that decides.
+
+Plain integer arithmetic, callable from Python and from compiled code; the twin is
+csrc/convolution_plan.h. The choice never changes the bits.
+
+| method   | serves                                         | why                              |
+|----------|------------------------------------------------|----------------------------------|
+| PLAIN    | a few thousand multiply-adds, or taps without  | nothing to prepare; no memory    |
+|          | number: rows of y, no work space               |                                  |
+| PIXELS   | many channels out, long sums: the lanes are    | aligned loads of packed weights, |
+|          | output channels                                | no width leaves lanes idle       |
+| STACKED  | one channel a group, square filter of 3, 5 or  | each number loaded serves        |
+|          | 7, stride 1: images, depthwise                 | several output rows              |
+| CHANNELS | few channels out or short sums, depthwise: the | nothing to pack or to transpose  |
+|          | lanes are pixels                               |                                  |
+
+Both read the input through a padded copy of a block of it, small enough for L2, cut into lines:
+
+    [channel][variant][row phase][row][column]
+
+so that the pixels of each tap are contiguous. "Rows": a line holds every stride_w-th column
+(a variant for each phase), an output row is a run. "Flat": a line is an output row as one
+column of the filter sees it (a variant for each column), lines of successive output rows
+follow each other, and the whole block is one run: no lanes idle at the ends of short rows.
+"""
+
+from numba.extending import register_jitable
+
+from loopnest.kernels.simd_tiles import VECTOR_BYTES
+from loopnest.kernels.tiles import CHANNEL_ROWS, FEW_CHANNEL_ROWS, FEW_PIXEL_ROWS, STACKED_ROWS
+
+PLAIN, PIXELS, CHANNELS, STACKED = 0, 1, 2, 3
+
+PLAIN_BELOW = 4096  # multiply-adds
+LONG_SUM = 128  # terms from which transposing a tile does not show
+BLOCK_BYTES = 640 << 10  # of the padded copy
+POINTWISE_BYTES = 192 << 10  # of that of a 1x1: each tap is a page of its own in longer lines
+STACKED_BYTES = 256 << 10  # of that of one channel
+KEEP_BYTES = 256 << 10  # of packed filters that are kept from block to block
+MOST_BYTES = 8 << 20  # of one that cannot be cut smaller: beyond, the plain kernel
+FILL_COST = 5  # copying one number, in multiply-adds
+# Multiply-adds of a gradient below which flipping filters does not pay.
+SMALL_GRADIENT = 1 << 15
+
+
+@register_jitable
+def ceil_div(a, b):
+    return -(-a // b)
+
+
+@register_jitable
+def lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat):
+    """(variants, row phases, rows beyond the output's, columns beyond the output's)."""
+    reach_h, reach_w = (r - 1) * dilation_h, (s - 1) * dilation_w
+    phases = min(stride_h, reach_h + 1)
+    if flat:
+        return s, phases, reach_h // stride_h, 0
+    return min(stride_w, reach_w + 1), phases, reach_h // stride_h, reach_w // stride_w
+
+
+@register_jitable
+def plan(
+    channels, k, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w, images, itemsize,
+    simple,
+):  # fmt: skip
+    """(method, flat, block_h, block_w) for one group: ``channels`` in, ``k`` out.
+
+    ``simple``: PLAIN or CHANNELS, whatever would serve best.
+    """
+    lanes = VECTOR_BYTES // itemsize
+    taps = channels * r * s
+    if images * k * out_h * out_w * taps < PLAIN_BELOW:
+        return PLAIN, 0, 0, 0
+    usual = r == s and (r == 3 or r == 5 or r == 7)
+    if (
+        not simple
+        and channels == 1
+        and usual
+        and stride_h * stride_w * dilation_h * dilation_w == 1
+    ):
+        rows = STACKED_BYTES // ((out_w + s - 1) * itemsize) - (r - 1)
+        rows = min(max(rows // STACKED_ROWS, 1) * STACKED_ROWS, out_h)
+        if (rows + STACKED_ROWS + r) * (out_w + s) * itemsize <= MOST_BYTES:
+            return STACKED, 0, rows, out_w
+    if not simple and k >= lanes and taps >= LONG_SUM and r * s > 1:
+        method, unit = PIXELS, FEW_PIXEL_ROWS
+    elif k >= CHANNEL_ROWS:
+        method, unit = CHANNELS, lanes
+    else:
+        method, unit = CHANNELS, (1 if k > FEW_CHANNEL_ROWS else 4 if k > 1 else 8) * lanes
+    # The cheaper form of the copy: idle lanes at the ends of runs, against more copying.
+    best, flat = 0, 0
+    for form in range(2):
+        variants, phases, more_h, more_w = lines(
+            s, r, stride_h, stride_w, dilation_h, dilation_w, form
+        )
+        pixels = out_h * out_w if form else out_w
+        computed = ceil_div(pixels, unit) * unit * (1 if form else out_h)
+        copied = variants * phases * (out_h + more_h) * (out_w + more_w)
+        cost = computed * r * s * k + FILL_COST * copied
+        if form == 0 or cost < best:
+            best, flat = cost, form
+    # Blocks of whole output rows, of parts of one where that is too much.
+    room = BLOCK_BYTES if r * s > 1 else POINTWISE_BYTES
+    for form in range(flat, -1, -1):
+        variants, phases, more_h, more_w = lines(
+            s, r, stride_h, stride_w, dilation_h, dilation_w, form
+        )
+        line = channels * variants * phases * itemsize  # bytes a row and column
+        rows = room // (line * (out_w + more_w)) - more_h
+        if rows >= 1:
+            blocks = ceil_div(out_h, min(rows, out_h))
+            return method, form, ceil_div(out_h, blocks), out_w
+    step = 3 * unit if method == CHANNELS else unit
+    columns = (room // (line * (1 + more_h)) - more_w) // step * step
+    columns = min(max(columns, 3 * lanes), out_w)
+    if line * (1 + more_h) * (columns + more_w) > MOST_BYTES:
+        return PLAIN, 0, 0, 0
+    return method, 0, 1, columns
+
+
+@register_jitable
+def keeps_packed(method, deep, taps, itemsize):
+    """Whether a thread packs all filters of a group at once, and not those of each task anew."""
+    lanes = VECTOR_BYTES // itemsize
+    return method == PIXELS and deep * taps * 2 * lanes * itemsize <= KEEP_BYTES
+
+
+@register_jitable
+def prepare(
+    n, channels, k, groups, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w,
+    itemsize, simple,
+):  # fmt: skip
+    """(method, flat, block_h, block_w, tasks, work, taps) of a whole convolution.
+
+    The tasks are what `convolution_tiled` counts (rows of y for PLAIN), work and taps the
+    numbers of work space of one thread.
+    """
+    inputs, outputs = channels // groups, k // groups
+    method, flat, block_h, block_w = plan(
+        inputs, outputs, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w,
+        n * groups, itemsize, simple,
+    )  # fmt: skip
+    if method == PLAIN:
+        return method, flat, block_h, block_w, n * k * out_h, 0, 0
+    lanes = VECTOR_BYTES // itemsize
+    if method == STACKED:
+        tasks = n * groups * ceil_div(out_h, block_h) * outputs
+        # Tiles read whole: rows and columns beyond the block.
+        rows = ceil_div(block_h, STACKED_ROWS) * STACKED_ROWS + r - 1
+        return method, flat, block_h, block_w, tasks, rows * (out_w + s - 1) + 3 * lanes, 0
+    filters = 2 * lanes if method == PIXELS else CHANNEL_ROWS
+    blocks = n * groups * ceil_div(out_h, block_h) * ceil_div(out_w, block_w)
+    variants, phases, more_h, more_w = lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat)
+    copy = inputs * variants * phases * (block_h + more_h) * (block_w + more_w)
+    taps = inputs * r * s
+    slack = 8 * lanes  # tiles read beyond the last line what they do not use
+    deep = ceil_div(outputs, filters)
+    own = taps * filters * (deep if keeps_packed(method, deep, taps, itemsize) else 1)
+    own += filters  # bias of a task
+    tasks = blocks * deep
+    return method, flat, block_h, block_w, tasks, copy + slack + own + 4 * lanes, taps
+
+
+@register_jitable
+def packed_size(k, groups, terms, itemsize):
+    """Numbers in the packed form of a weight."""
+    lanes = VECTOR_BYTES // itemsize
+    return groups * ceil_div(k // groups, 2 * lanes) * terms * 2 * lanes

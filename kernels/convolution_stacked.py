@@ -1,0 +1,68 @@
+"""2D convolution of one channel at a time with 3x3, 5x5 or 7x7 filters, stride and dilation 1:
+images, depthwise layers. The twin is csrc/convolution_stacked.h.
+
+The input is copied in blocks of whole rows as told in convolution_plan.py; the tiles are
+stacked rows (tiles.py). The work is a range of tasks, for each (image, group, block of
+output rows) one for each filter.
+"""
+
+import numpy as np
+
+from loopnest.kernels import tiles
+from loopnest.kernels.convolution_plan import ceil_div
+from loopnest.kernels.convolution_tiled import clear, copy_block
+from loopnest.kernels.jit import kernel
+from loopnest.kernels.simd_tiles import VECTOR_BYTES
+from loopnest.kernels.tiles import STACKED_ROWS
+
+_U = np.uint64
+
+
+@kernel
+def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, work, y):
+    """work holds the lines of a block, as convolution_plan.py counts them."""
+    n, _, height, width = x.shape
+    all_k, _, r, s = weight.shape
+    out_h, out_w = y.shape[2], y.shape[3]
+    k = all_k // groups
+    zero, size = x.dtype.type(0), _U(x.itemsize)
+    columns = (2 if r == 3 else 3) * VECTOR_BYTES // x.itemsize
+    line_rows, line = block_h + r - 1, out_w + s - 1
+    x1 = x.reshape(x.size)
+    copy, step, y_step = _U(work.ctypes.data), _U(line) * size, _U(out_w) * size
+    filter_step = _U(r * s) * size
+    down = ceil_div(out_h, block_h)
+    clear(work, 0, work.size)  # what tiles compute beyond the edges must not be slow subnormals
+    current = -1
+    for task in range(first, last):
+        place, part = divmod(task, k)
+        plane, block = divmod(place, down)
+        oh = block * block_h
+        rows = min(block_h, out_h - oh)
+        if place != current:
+            current = place
+            copy_block(
+                x1, plane, 1, height, width, top - oh, left, 1, 1, 1, 1, 1,
+                rows + r - 1, line, line, line_rows, work,
+            )  # fmt: skip
+        image, group = divmod(plane, groups)
+        at = group * k + part
+        filter_ = _U(weight.ctypes.data) + _U(at) * filter_step
+        offset = _U(bias.ctypes.data) + _U(at) * size if bias.size else _U(0)
+        target = _U(y.ctypes.data) + _U((image * all_k + at) * out_h + oh) * y_step
+        for i in range(0, rows, STACKED_ROWS):
+            for j in range(0, out_w, columns):
+                source = copy + _U(i * line + j) * size
+                to, down_left, right = target + _U(i * out_w + j) * size, rows - i, out_w - j
+                if r == 3:
+                    tiles.stacked_3(
+                        zero, source, step, filter_, offset, to, y_step, down_left, right
+                    )
+                elif r == 5:
+                    tiles.stacked_5(
+                        zero, source, step, filter_, offset, to, y_step, down_left, right
+                    )
+                else:
+                    tiles.stacked_7(
+                        zero, source, step, filter_, offset, to, y_step, down_left, right
+                    )

@@ -1,0 +1,310 @@
+"""2D convolution in register tiles over blocks of the input; how blocks look is told in
+convolution_plan.py, the tiles are in tiles.py. The twin is csrc/convolution_tiled.h.
+
+The work is a range of tasks, for each (image, group, block of output) one for each block of
+filters, in this order: whoever computes a range copies each block of input once.
+"""
+
+import numpy as np
+
+from loopnest.kernels import tiles
+from loopnest.kernels.convolution_plan import (
+    CHANNELS,
+    PIXELS,
+    ceil_div,
+    keeps_packed,
+    lines,
+    packed_size,
+    prepare,
+)
+from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.simd_tiles import (
+    VECTOR_BYTES,
+    copy_alternate,
+    copy_lanes,
+    copy_transposed,
+    size_of,
+)
+from loopnest.kernels.tiles import CHANNEL_ROWS, FEW_CHANNEL_ROWS, FEW_PIXEL_ROWS, PIXEL_ROWS
+
+__all__ = ["conv2d_channels", "conv2d_pixels", "pack_conv2d", "packed_size", "prepare"]
+
+_U = np.uint64
+_VECTOR = _U(VECTOR_BYTES)
+
+
+@block
+def copy_rows(x, at, by, stride, work, to, line, rows, count):
+    """work[to + i line + j] = x[at + i by + j stride] for i < rows, j < count"""
+    zero, size, lanes = x.dtype.type(0), _U(x.itemsize), VECTOR_BYTES // x.itemsize
+    source, target = _U(x.ctypes.data) + _U(at) * size, _U(work.ctypes.data) + _U(to) * size
+    for i in range(rows):
+        if stride == 1:
+            for j in range(0, count, lanes):
+                copy_lanes(zero, source + _U(j) * size, target + _U(j) * size, count - j)
+        elif stride == 2:
+            for j in range(0, count, lanes):
+                copy_alternate(zero, source + _U(2 * j) * size, target + _U(j) * size, count - j)
+        else:
+            for j in range(_U(count)):
+                work[_U(to + i * line) + j] = x[_U(at + i * by) + j * _U(stride)]
+        source += _U(by) * size
+        target += _U(line) * size
+
+
+@block
+def copy_numbers(zero, source, target, count):
+    """target[i] = source[i] for i < count; addresses."""
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    for i in range(0, count, lanes):
+        copy_lanes(zero, source + _U(i) * size, target + _U(i) * size, count - i)
+
+
+@block
+def clear(work, first, count):
+    for j in range(_U(first), _U(first + max(count, 0))):
+        work[j] = 0
+
+
+@block
+def inside(size, count, start, stride):
+    """The i in [low, high) of range(count) for which start + i stride lies in [0, size)."""
+    low = min(max(0, ceil_div(-start, stride)), count)
+    return low, min(max(low, ceil_div(size - start, stride)), count)
+
+
+@block
+def copy_block(
+    x, first_plane, channels, height, width, top, left, stride_h, stride_w, phases, variants,
+    variant_step, rows, columns, line, line_rows, work,
+):  # fmt: skip
+    """Lines of a block whose first output row and column read the input at (-top, -left).
+
+    ``rows`` of each phase and ``columns`` are in use, of ``line_rows`` and ``line``. Columns
+    over padding stay as they are: zeros from the start.
+    """
+    for phase in range(phases):
+        first, last = inside(height, rows, phase - top, stride_h)
+        for v in range(variants):
+            low, high = inside(width, columns, v * variant_step - left, stride_w)
+            source = (phase - top + first * stride_h) * width
+            source += v * variant_step - left + low * stride_w
+            for c in range(channels):
+                target = ((c * variants + v) * phases + phase) * line_rows * line
+                clear(work, target, first * line)
+                copy_rows(
+                    x, (first_plane + c) * height * width + source, stride_h * width, stride_w,
+                    work, target + first * line + low, line, last - first, high - low,
+                )  # fmt: skip
+                clear(work, target + last * line, (rows - last) * line)
+
+
+@block
+def tap_table(
+    channels, r, s, stride_h, stride_w, dilation_h, dilation_w, flat, variants, phases,
+    line, line_rows, itemsize, taps,
+):  # fmt: skip
+    """Where in the lines each tap (c, r, s) begins, in bytes."""
+    at = 0
+    for c in range(channels):
+        for i in range(r):
+            row = (i * dilation_h) % stride_h * line_rows + i * dilation_h // stride_h
+            for j in range(s):
+                variant, shift = j, 0
+                if not flat:
+                    variant, shift = j * dilation_w % stride_w, j * dilation_w // stride_w
+                start = ((c * variants + variant) * phases * line_rows + row) * line + shift
+                taps[_U(at)] = start * itemsize
+                at += 1
+
+
+@block
+def pack_block(zero, source, step, channels, terms, target):
+    """``channels`` rows of ``terms`` numbers, ``step`` bytes apart, as [term][two vectors].
+
+    Zeros stand for channels that are not there.
+    """
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    for v in range(2):
+        height = min(max(channels - v * lanes, 0), lanes)
+        for t in range(0, terms, lanes):
+            rows = source + _U(v * lanes) * step + _U(t) * size
+            to = target + _U(t * 2 + v) * _VECTOR
+            copy_transposed(zero, rows, step, to, _U(2) * _VECTOR, height, terms - t, lanes)
+
+
+@block
+def pack_group(zero, weight, first, k, terms, target):
+    """Filters [first, first + k) in blocks of two vectors, one block after the other."""
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    step = _U(terms) * size
+    for part in range(0, k, 2 * lanes):
+        source = _U(weight.ctypes.data) + _U(first + part) * step
+        pack_block(zero, source, step, min(2 * lanes, k - part), terms, target)
+        target += _U(2 * terms) * _VECTOR
+
+
+@block
+def pixel_row_run(zero, x, taps, terms, weight, bias, y, y_step, channels, pixels):
+    """One run of pixels by up to two vectors of channels; all are addresses and counts."""
+    size = _U(size_of(zero))
+    wide = channels > VECTOR_BYTES // size_of(zero)
+    done = 0
+    while done < pixels:
+        at, to, left = x + _U(done) * size, y + _U(done) * size, pixels - done
+        if not wide:
+            tiles.many_pixels_narrow(
+                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left
+            )
+            done += PIXEL_ROWS
+        elif left > FEW_PIXEL_ROWS:
+            tiles.many_pixels_wide(
+                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left
+            )
+            done += PIXEL_ROWS
+        else:
+            tiles.few_pixels_wide(
+                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left
+            )
+            done += FEW_PIXEL_ROWS
+
+
+@block
+def channel_row_run(zero, weight, taps, terms, x, bias, y, y_step, channels, pixels):
+    """One run of pixels by up to CHANNEL_ROWS channels; all are addresses and counts.
+
+    weight and bias are readable for as many rows as the tile that serves has.
+    """
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    step = _U(terms) * size
+    done = 0
+    while done < pixels:
+        b, to, left = x + _U(done) * size, y + _U(done) * size, pixels - done
+        if channels == 1:
+            tiles.one_channel(zero, weight, step, b, taps, terms, bias, to, y_step, 1, left)
+            done += 8 * lanes
+        elif channels <= FEW_CHANNEL_ROWS:
+            tiles.few_channels(zero, weight, step, b, taps, terms, bias, to, y_step, channels, left)
+            done += 4 * lanes
+        elif left > lanes:
+            tiles.many_channels(
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left
+            )
+            done += 3 * lanes
+        else:
+            tiles.many_channels_narrow(
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left
+            )
+            done += lanes
+
+
+def _tiled(pixel_rows):
+    """Kernel maker: the same walk over the tasks for both kinds of tiles."""
+
+    def conv2d(
+        x, weight, bias, stride_h, stride_w, top, left, dilation_h, dilation_w, groups,
+        flat, block_h, block_w, first, last, packed, work, taps, y,
+    ):  # fmt: skip
+        n, all_channels, height, width = x.shape
+        all_k, channels, r, s = weight.shape
+        out_h, out_w = y.shape[2], y.shape[3]
+        k, terms = all_k // groups, channels * r * s
+        zero = x.dtype.type(0)
+        size, lanes = _U(x.itemsize), VECTOR_BYTES // x.itemsize
+        variants, phases, more_h, more_w = lines(
+            s, r, stride_h, stride_w, dilation_h, dilation_w, flat
+        )
+        line_rows, line = block_h + more_h, block_w + more_w
+        copy_size = channels * variants * phases * line_rows * line
+        tap_table(
+            channels, r, s, stride_h, stride_w, dilation_h, dilation_w, flat, variants, phases,
+            line, line_rows, x.itemsize, taps,
+        )  # fmt: skip
+        filters = 2 * lanes if pixel_rows else CHANNEL_ROWS  # of one task
+        down, across, deep = (
+            ceil_div(out_h, block_h),
+            ceil_div(out_w, block_w),
+            ceil_div(k, filters),
+        )
+        x1 = x.reshape(x.size)
+        copy = _U(work.ctypes.data)
+        own = copy + _U(copy_size + 8 * lanes) * size  # filters of a task
+        block_size = _U(terms) * _U(2 * VECTOR_BYTES)
+        kept = keeps_packed(PIXELS if pixel_rows else CHANNELS, deep, terms, x.itemsize)
+        more = own + _U(filters * terms * (deep if kept else 1)) * size  # bias of a task
+        table, y_step = _U(taps.ctypes.data), _U(out_h * out_w) * size
+        current, packed_group = -1, -1
+        for task in range(first, last):
+            place, part = divmod(task, deep)
+            rest, block_x = divmod(place, across)
+            rest, block_y = divmod(rest, down)
+            image, group = divmod(rest, groups)
+            oh, ow = block_y * block_h, block_x * block_w
+            rows, columns = min(block_h, out_h - oh), min(block_w, out_w - ow)
+            if place != current:
+                if current < 0 or across > 1:
+                    clear(work, 0, copy_size + 8 * lanes)
+                current = place
+                copy_block(
+                    x1, image * all_channels + group * channels, channels, height, width,
+                    top - oh * stride_h, left - ow * stride_w, stride_h, stride_w, phases, variants,
+                    dilation_w if flat else 1, rows + more_h, columns + more_w,
+                    line, line_rows, work,
+                )  # fmt: skip
+            at = group * k + part * filters
+            count = min(filters, k - part * filters)
+            target = _U(y.ctypes.data) + _U(((image * all_k + at) * out_h + oh) * out_w + ow) * size
+            offset = _U(bias.ctypes.data) + _U(at) * size if bias.size else _U(0)
+            runs, run = (1, rows * out_w) if flat else (rows, columns)
+            if pixel_rows:
+                filter_ = own
+                if packed.size:
+                    filter_ = _U(packed.ctypes.data) + _U(group * deep + part) * block_size
+                elif not kept:
+                    rows_at = _U(weight.ctypes.data) + _U(at * terms) * size
+                    pack_block(zero, rows_at, _U(terms) * size, count, terms, own)
+                else:
+                    if group != packed_group:
+                        pack_group(zero, weight, group * k, k, terms, own)
+                        packed_group = group
+                    filter_ = own + _U(part) * block_size
+                if offset:
+                    copy_numbers(zero, offset, more, count)
+                    offset = more
+                for i in range(runs):
+                    pixel_row_run(
+                        zero, copy + _U(i * line) * size, table, terms, filter_, offset,
+                        target + _U(i * out_w) * size, y_step, count, run,
+                    )  # fmt: skip
+            else:
+                filter_ = _U(weight.ctypes.data) + _U(at * terms) * size
+                if 1 < count < CHANNEL_ROWS:  # tiles have more rows: they read a copy
+                    copy_numbers(zero, filter_, own, count * terms)
+                    spare = copy_size + (8 * lanes) + count * terms
+                    clear(work, spare, (CHANNEL_ROWS - count) * terms)
+                    filter_ = own
+                    if offset:
+                        copy_numbers(zero, offset, more, count)
+                        offset = more
+                for i in range(runs):
+                    channel_row_run(
+                        zero, filter_, table, terms, copy + _U(i * line) * size, offset,
+                        target + _U(i * out_w) * size, y_step, count, run,
+                    )  # fmt: skip
+
+    return conv2d
+
+
+conv2d_pixels = kernel(_tiled(True))
+conv2d_channels = kernel(_tiled(False))
+
+
+@kernel
+def pack_conv2d(weight, groups, packed):
+    """Every block of filters as `conv2d_pixels` packs it, group after group."""
+    all_k, channels, r, s = weight.shape
+    k, terms, lanes = all_k // groups, channels * r * s, VECTOR_BYTES // weight.itemsize
+    target, zero = _U(packed.ctypes.data), weight.dtype.type(0)
+    for group in range(groups):
+        pack_group(zero, weight, group * k, k, terms, target)
+        target += _U(ceil_div(k, 2 * lanes) * 2 * terms) * _VECTOR

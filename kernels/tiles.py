@@ -1,0 +1,169 @@
+"""Micro-kernels: one register tile over a whole sum of products.
+
+    y[i][j] = sum over t of A[i][t] B[t][j], in the order of t, each step fused
+
+A tile has MR rows and NV vectors of columns, all in registers from the first term to the
+last, so each output keeps the one accumulator that the contract asks for. B[t] is
+contiguous, MR numbers of A are broadcast a term. Where term t lies, in bytes from a start, is looked
+up in a table of taps: that hides a convolution's size, stride, dilation and padding.
+
+``pixel rows``    A is the image, B packed weights: the lanes are output channels, and the
+                  tile is written transposed. Aligned loads whatever the image's width.
+``channel rows``  A is the weights as they are, B the image: the lanes are pixels. Dense
+                  layers use it with A the samples and B the weights.
+``stacked rows``  for one channel and a square filter of usual size: the rows are output rows,
+                  what is loaded of an input row serves all output rows that see it.
+``tap rows``      for the weight's gradient: the terms are pixels, A the image as each tap
+                  sees it, B the packed gradients of the output.
+
+The twin is csrc/tiles.h.
+"""
+
+import numpy as np
+
+from loopnest.kernels.jit import scalar
+from loopnest.kernels.simd_tiles import (
+    REGISTERS,
+    VECTOR_BYTES,
+    add_number,
+    add_to_columns,
+    add_to_rows,
+    integer_at,
+    load_tile,
+    multiply_add,
+    multiply_add_gathered,
+    multiply_add_stacked,
+    prefetch,
+    size_of,
+    store_columns,
+    store_rows,
+    store_tile,
+    zero_tile,
+)
+
+_U = np.uint64
+_TAP = _U(8)
+_PACKED = _U(2 * VECTOR_BYTES)
+_AHEAD = _U(16 * 2 * VECTOR_BYTES)  # weights come from beyond L1: asked for 16 terms early
+_NEXT_LINE = _U(64)
+
+# Rows of a tile of two vectors: accumulators, two of B and one of A fit 32 or 16 registers.
+PIXEL_ROWS = 14 if REGISTERS == 32 else 6
+FEW_PIXEL_ROWS = PIXEL_ROWS // 2
+# Rows of a tile of three vectors; tiles of half as many rows have four, of one row eight.
+CHANNEL_ROWS = 8 if REGISTERS == 32 else 4
+FEW_CHANNEL_ROWS = CHANNEL_ROWS // 2
+SAMPLE_VECTORS = 3
+# Rows of a tile of output rows of one image, two or three vectors wide.
+STACKED_ROWS = 8 if REGISTERS == 32 else 4
+# Rows of a tile whose rows lie anywhere: their addresses fit the integer registers.
+TAP_ROWS = 8 if REGISTERS == 32 else 5
+
+
+def _pixel_rows(mr, nv):
+    """Tile maker; y is (channels, pixels), bias as many numbers as the tile has columns, or 0."""
+
+    @scalar
+    def tile(zero, x, x_step, taps, count, weight, bias, y, y_step, channels, pixels):
+        acc = zero_tile(zero, mr, nv)
+        for channel in range(channels):
+            prefetch(y + _U(channel) * y_step, 1)
+        for _ in range(count):
+            acc = multiply_add(acc, x + _U(integer_at(taps)), x_step, weight, mr, nv)
+            prefetch(weight + _AHEAD, 0)
+            if nv == 2:
+                prefetch(weight + _AHEAD + _NEXT_LINE, 0)
+            taps += _TAP
+            weight += _PACKED
+        if bias:
+            acc = add_to_rows(acc, bias, mr, nv)
+        store_columns(acc, y, y_step, channels, pixels, mr, nv)
+
+    return tile
+
+
+many_pixels_wide = _pixel_rows(PIXEL_ROWS, 2)
+many_pixels_narrow = _pixel_rows(PIXEL_ROWS, 1)
+few_pixels_wide = _pixel_rows(FEW_PIXEL_ROWS, 2)
+
+
+def _channel_rows(mr, nv, add_bias):
+    """Tile maker; a, b, y and bias are the matrices of the product and what is added to it.
+
+    The tile is written down to ``height`` and across to ``width``; bias 0 means none.
+    """
+
+    @scalar
+    def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width):
+        acc = zero_tile(zero, mr, nv)
+        for _ in range(count):
+            acc = multiply_add(acc, a, a_step, b + _U(integer_at(taps)), mr, nv)
+            taps += _TAP
+            a += _U(size_of(zero))
+        if bias:
+            acc = add_bias(acc, bias, mr, nv)
+        store_rows(acc, y, y_step, height, width, mr, nv)
+
+    return tile
+
+
+many_channels = _channel_rows(CHANNEL_ROWS, 3, add_to_columns)
+many_channels_narrow = _channel_rows(CHANNEL_ROWS, 1, add_to_columns)
+few_channels = _channel_rows(FEW_CHANNEL_ROWS, 4, add_to_columns)
+one_channel = _channel_rows(1, 8, add_to_columns)
+# Dense layers: rows are samples, and the bias runs along the lanes.
+samples = _channel_rows(CHANNEL_ROWS, SAMPLE_VECTORS, add_to_rows)
+
+
+def _tap_rows(mr, nv):
+    """Tile maker; ``sums`` holds the tile before and after, the taps are those of its rows.
+
+    The terms are ``runs`` runs of ``run`` pixels; runs of the image are ``line`` bytes apart.
+    """
+
+    @scalar
+    def tile(zero, x, line, taps, dy, runs, run, sums):
+        acc = load_tile(zero, sums, mr, nv)
+        for _ in range(runs):
+            a = x
+            for _ in range(run):
+                acc = multiply_add_gathered(acc, a, taps, dy, mr, nv)
+                a += _U(size_of(zero))
+                dy += _PACKED
+            x += line
+        store_tile(acc, sums)
+
+    return tile
+
+
+def _write_taps(mr, nv):
+    @scalar
+    def write(zero, sums, dweight, step, channels, taps):
+        store_columns(load_tile(zero, sums, mr, nv), dweight, step, channels, taps, mr, nv)
+
+    return write
+
+
+taps_wide = _tap_rows(TAP_ROWS, 2)
+taps_narrow = _tap_rows(TAP_ROWS, 1)
+write_taps_wide = _write_taps(TAP_ROWS, 2)
+write_taps_narrow = _write_taps(TAP_ROWS, 1)
+
+
+def _stacked_rows(size, nv):
+    """Tile maker for filters of size x size at address ``weight``; x is lines of one channel."""
+
+    @scalar
+    def tile(zero, x, line, weight, bias, y, y_step, height, width):
+        acc = zero_tile(zero, STACKED_ROWS, nv)
+        acc = multiply_add_stacked(acc, x, line, weight, STACKED_ROWS, nv, size, size)
+        if bias:
+            acc = add_number(acc, bias)
+        store_rows(acc, y, y_step, height, width, STACKED_ROWS, nv)
+
+    return tile
+
+
+stacked_3 = _stacked_rows(3, 2)  # a few loads: narrow tiles leave fewer lanes idle
+stacked_5 = _stacked_rows(5, 3)
+stacked_7 = _stacked_rows(7, 3)
