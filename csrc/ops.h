@@ -51,6 +51,18 @@ LN_OP(conv2d_backward_bias,
       (const real *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, real *dbias),
       (dy, shape, first, last, dbias))
 
+/* convolution_plan.h, convolution_tiled.c */
+LN_OP(conv2d_plan, (const ln_conv2d_shape *shape, ln_conv2d_plan *plan), (shape, plan))
+LN_OP(conv2d_tiled,
+      (const real *x, const real *weight, const real *bias, const ln_conv2d_shape *shape,
+       const ln_conv2d_plan *plan, const real *packed, int64_t first, int64_t last, real *work,
+       int64_t *taps, real *y),
+      (x, weight, bias, shape, plan, packed, first, last, work, taps, y))
+LN_OP(pack_conv2d_size, (const ln_conv2d_shape *shape, int64_t *size), (shape, size))
+LN_OP(pack_conv2d,
+      (const real *weight, const ln_conv2d_shape *shape, real *packed),
+      (weight, shape, packed))
+
 /* pooling.c */
 LN_OP(avg_pool2d,
       (const real *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor,
@@ -122,6 +134,22 @@ LN_OP(linear_backward_weight,
 LN_OP(linear_backward_bias,
       (const real *dy, int64_t rows, int64_t outputs, real *dbias),
       (dy, rows, outputs, dbias))
+
+/* dense_tiled.c */
+LN_OP(linear_plan,
+      (int64_t samples, int64_t inputs, int64_t outputs, ln_linear_plan *plan),
+      (samples, inputs, outputs, plan))
+LN_OP(linear_tiled,
+      (const real *x, const real *weight, const real *bias, const real *packed, int64_t samples,
+       int64_t inputs, int64_t outputs, int64_t first, int64_t last, real *work, int64_t *taps,
+       real *y),
+      (x, weight, bias, packed, samples, inputs, outputs, first, last, work, taps, y))
+LN_OP(pack_linear_size,
+      (int64_t inputs, int64_t outputs, int64_t *size),
+      (inputs, outputs, size))
+LN_OP(pack_linear,
+      (const real *weight, int64_t inputs, int64_t outputs, real *packed),
+      (weight, inputs, outputs, packed))
 
 /* loss.c */
 LN_OP(softmax,

@@ -1,13 +1,18 @@
 /* row_list.h: the rows; a new op family is a line here. */
 #include "lanes.h"
 #include "scalar_functions.h"
+#include "vectors.h"
+#include "tiles.h"
 
 #include "activation.c"
 #include "convolution.c"
+#include "convolution_plan.h"
+#include "convolution_tiled.c"
 #include "gates.c"
 #include "logic.c"
 #include "pooling.c"
 #include "dense.c"
+#include "dense_tiled.c"
 #include "loss.c"
 #include "optimizer.c"
 #include "descent.c"

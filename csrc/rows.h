@@ -4,7 +4,10 @@
 #include "simd.h"
 
 #define real float
+#define REAL_BYTES 4
 #define SUFFIX f32
+#define MM512(name) LN_PASTE3(_mm512, name, ps)
+#define MM256(name) LN_PASTE3(_mm256, name, ps)
 #define FMA(a, b, c) fmaf(a, b, c)
 #define SQRT(a) sqrtf(a)
 #define bits uint32_t
@@ -12,7 +15,11 @@
 #define MANTISSA_BITS 23
 #include "row_list.h"
 #undef real
+#undef REAL_BYTES
 #undef SUFFIX
+#undef MM512
+#undef MM256
+#undef LANES
 #undef FMA
 #undef SQRT
 #undef bits
@@ -20,7 +27,10 @@
 #undef MANTISSA_BITS
 
 #define real double
+#define REAL_BYTES 8
 #define SUFFIX f64
+#define MM512(name) LN_PASTE3(_mm512, name, pd)
+#define MM256(name) LN_PASTE3(_mm256, name, pd)
 #define FMA(a, b, c) fma(a, b, c)
 #define SQRT(a) sqrt(a)
 #define bits uint64_t
@@ -28,7 +38,11 @@
 #define MANTISSA_BITS 52
 #include "row_list.h"
 #undef real
+#undef REAL_BYTES
 #undef SUFFIX
+#undef MM512
+#undef MM256
+#undef LANES
 #undef FMA
 #undef SQRT
 #undef bits

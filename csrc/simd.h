@@ -3,11 +3,15 @@
  * A row is written once, in terms of `real`, and compiled for float and double in
  * each instruction set: isa_*.c select the set, rows.h includes the rows twice.
  *
- *   real        float or double
+ *   real        float or double, REAL_BYTES long
  *   F(name)     a static helper of this row:      name_f32
  *   OP(name)    an exported kernel of this set:   ln_name_f32_avx512
  *   FMA(a,b,c)  a*b + c rounded once
  *   SQRT(a)     square root, correctly rounded
+ *   MM512(name) x86 intrinsic for this type:     _mm512_name_ps, MM256 likewise
+ *
+ * Of the instruction set: LN_VECTOR_BYTES and LN_REGISTERS of its vectors, LN_FAST_FMA where
+ * it fuses in hardware.
  *
  * dispatch.c defines the public ln_name_f32 that picks a set at the first call.
  */
@@ -21,6 +25,8 @@
 
 #define LN_PASTE2_(a, b) a##_##b
 #define LN_PASTE2(a, b) LN_PASTE2_(a, b)
+#define LN_PASTE3_(a, b, c) a##_##b##_##c
+#define LN_PASTE3(a, b, c) LN_PASTE3_(a, b, c)
 #define LN_PASTE4_(a, b, c, d) a##_##b##_##c##_##d
 #define LN_PASTE4(a, b, c, d) LN_PASTE4_(a, b, c, d)
 

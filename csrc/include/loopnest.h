@@ -94,6 +94,29 @@ void ln_conv2d_backward_weight_f64(const double *x, const double *dy, const ln_c
 void ln_conv2d_backward_bias_f32(const float *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, float *dbias);
 void ln_conv2d_backward_bias_f64(const double *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, double *dbias);
 
+/* ---- convolution_tiled.c: the same bits, fast, given work space ----
+ * Make a plan; then each thread calls ln_conv2d_tiled on a range of plan.tasks, with work space
+ * of its own: plan.work numbers (best aligned to 64 bytes) and plan.taps integers. A packed
+ * weight, made once, saves packing it in each call that has the method LN_PIXELS; else it is
+ * NULL. LN_PLAIN needs neither work space nor packed weight. */
+enum { LN_PLAIN, LN_PIXELS, LN_CHANNELS }; /* the kernel: told in kernels/convolution_plan.py */
+typedef struct {
+    int64_t method, flat, block_h, block_w; /* how the work is cut */
+    int64_t tasks, work, taps;
+} ln_conv2d_plan;
+
+/* reads all of shape but h, w, top and left */
+void ln_conv2d_plan_f32(const ln_conv2d_shape *shape, ln_conv2d_plan *plan);
+void ln_conv2d_plan_f64(const ln_conv2d_shape *shape, ln_conv2d_plan *plan);
+/* items: the plan's tasks */
+void ln_conv2d_tiled_f32(const float *x, const float *weight, const float *bias, const ln_conv2d_shape *shape, const ln_conv2d_plan *plan, const float *packed, int64_t first, int64_t last, float *work, int64_t *taps, float *y);
+void ln_conv2d_tiled_f64(const double *x, const double *weight, const double *bias, const ln_conv2d_shape *shape, const ln_conv2d_plan *plan, const double *packed, int64_t first, int64_t last, double *work, int64_t *taps, double *y);
+/* size: numbers of the packed weight; reads c, k, r, s and groups of shape */
+void ln_pack_conv2d_size_f32(const ln_conv2d_shape *shape, int64_t *size);
+void ln_pack_conv2d_size_f64(const ln_conv2d_shape *shape, int64_t *size);
+void ln_pack_conv2d_f32(const float *weight, const ln_conv2d_shape *shape, float *packed);
+void ln_pack_conv2d_f64(const double *weight, const ln_conv2d_shape *shape, double *packed);
+
 /* ---- pooling.c: NCHW arrays, seen as planes = n*c images of h x w ----
  * Padding holds no values; windows are clipped to the input. */
 typedef struct {
@@ -183,6 +206,21 @@ void ln_linear_backward_weight_f64(const double *x, const double *dy, int64_t ro
 /* dbias = sum of dy over the rows */
 void ln_linear_backward_bias_f32(const float *dy, int64_t rows, int64_t outputs, float *dbias);
 void ln_linear_backward_bias_f64(const double *dy, int64_t rows, int64_t outputs, double *dbias);
+
+/* ---- dense_tiled.c: ln_linear's bits, fast, given work space; as for convolution above ---- */
+typedef struct {
+    int64_t tasks, work, taps; /* tasks is 0 where ln_linear is best */
+} ln_linear_plan;
+
+void ln_linear_plan_f32(int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
+void ln_linear_plan_f64(int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
+/* y = x weight + bias; items: the plan's tasks; packed may be NULL */
+void ln_linear_tiled_f32(const float *x, const float *weight, const float *bias, const float *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *work, int64_t *taps, float *y);
+void ln_linear_tiled_f64(const double *x, const double *weight, const double *bias, const double *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *work, int64_t *taps, double *y);
+void ln_pack_linear_size_f32(int64_t inputs, int64_t outputs, int64_t *size);
+void ln_pack_linear_size_f64(int64_t inputs, int64_t outputs, int64_t *size);
+void ln_pack_linear_f32(const float *weight, int64_t inputs, int64_t outputs, float *packed);
+void ln_pack_linear_f64(const double *weight, int64_t inputs, int64_t outputs, double *packed);
 
 /* ---- loss.c: rows of `classes` numbers; items: the rows ---- */
 /* y may be x (in place) */

@@ -6,7 +6,9 @@ Each function passes pointers and sizes of its arrays to ``ln_<name>_f32`` or ``
 from loopnest.ckernels import (
     activation,
     convolution,
+    convolution_tiled,
     dense,
+    dense_tiled,
     descent,
     gates,
     logic,
@@ -19,7 +21,9 @@ from loopnest.ckernels import (
 __all__ = [
     "activation",
     "convolution",
+    "convolution_tiled",
     "dense",
+    "dense_tiled",
     "descent",
     "gates",
     "logic",

@@ -15,7 +15,7 @@ _backward_bias = by_dtype("conv2d_backward_bias")
 
 
 @functools.lru_cache(maxsize=1024)
-def _shape(x: tuple, weight: tuple, y: tuple, *options: int) -> Any:
+def shape_of(x: tuple, weight: tuple, y: tuple, *options: int) -> Any:
     """The sizes as C wants them; options from stride_h to groups."""
     k, _, r, s = weight
     return ffi.new("ln_conv2d_shape *", (*x, k, r, s, *y[2:], *options))
@@ -23,24 +23,24 @@ def _shape(x: tuple, weight: tuple, y: tuple, *options: int) -> Any:
 
 def conv2d(x, weight, bias, *options):
     *options, first, last, y = options
-    shape = _shape(x.shape, weight.shape, y.shape, *options)
+    shape = shape_of(x.shape, weight.shape, y.shape, *options)
     b = pointer(bias) if bias.size else ffi.NULL
     _conv2d[x.dtype](pointer(x), pointer(weight), b, shape, first, last, pointer(y))
 
 
 def conv2d_backward_input(dy, weight, *options):
     *options, first, last, dx = options
-    shape = _shape(dx.shape, weight.shape, dy.shape, *options)
+    shape = shape_of(dx.shape, weight.shape, dy.shape, *options)
     _backward_input[dy.dtype](pointer(dy), pointer(weight), shape, first, last, pointer(dx))
 
 
 def conv2d_backward_weight(x, dy, *options):
     *options, first, last, dweight = options
-    shape = _shape(x.shape, dweight.shape, dy.shape, *options)
+    shape = shape_of(x.shape, dweight.shape, dy.shape, *options)
     _backward_weight[x.dtype](pointer(x), pointer(dy), shape, first, last, pointer(dweight))
 
 
 def conv2d_backward_bias(dy, first, last, dbias):
     n, k, oh, ow = dy.shape
-    shape = _shape((n, 1, 1, 1), (k, 1, 1, 1), dy.shape, 1, 1, 0, 0, 1, 1, 1)
+    shape = shape_of((n, 1, 1, 1), (k, 1, 1, 1), dy.shape, 1, 1, 0, 0, 1, 1, 1)
     _backward_bias[dy.dtype](pointer(dy), shape, first, last, pointer(dbias))

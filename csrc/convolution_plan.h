@@ -1,0 +1,113 @@
+/* convolution_plan.h: which kernel serves a convolution, and in what blocks; the twin of
+ * kernels/convolution_plan.py, where the methods are told.
+ *
+ * The instruction set has a say in the choice, but a plan made in one holds in all: panels
+ * and tasks have one size, a tile covers a part of them. */
+
+#ifndef LN_CONVOLUTION_PLAN_H
+#define LN_CONVOLUTION_PLAN_H
+
+#define SLACK (8 * WIDEST_VECTOR / REAL_BYTES) /* tiles read so far beyond the last line */
+#define TASK_CHANNELS 8 /* filters of a task where the lanes are pixels */
+
+#define PLAIN_BELOW 4096 /* multiply-adds */
+#define LONG_SUM 128 /* terms from which transposing a tile does not show */
+#define BLOCK_BYTES (384 << 10) /* of the padded copy: half of a small L2 */
+#define MOST_BYTES (8 << 20) /* of one that cannot be cut smaller: beyond, the plain kernel */
+#define FILL_COST 5 /* copying one number, in multiply-adds */
+
+static inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+
+/* Lines of the padded copy, for each channel: variants and row phases, and how many rows and
+ * columns more than the output has. */
+struct lines {
+    int64_t variants, phases, more_h, more_w;
+};
+
+static inline struct lines lines_of(const ln_conv2d_shape *d, int64_t flat)
+{
+    int64_t reach_h = (d->r - 1) * d->dilation_h, reach_w = (d->s - 1) * d->dilation_w;
+    int64_t phases = least(d->stride_h, reach_h + 1);
+    if (flat)
+        return (struct lines){d->s, phases, reach_h / d->stride_h, 0};
+    return (struct lines){least(d->stride_w, reach_w + 1), phases, reach_h / d->stride_h,
+                          reach_w / d->stride_w};
+}
+#endif
+
+/* The method, and the unit of pixels that its tiles compute. */
+static int64_t F(method_of)(int64_t k, int64_t terms, int64_t *unit)
+{
+    if (k >= LANES && terms >= LONG_SUM) {
+        *unit = FEW_PIXEL_ROWS;
+        return LN_PIXELS;
+    }
+    *unit = (k >= CHANNEL_ROWS ? 1 : k >= FEW_CHANNEL_ROWS ? 4 : 8) * LANES;
+    return LN_CHANNELS;
+}
+
+/* The cheaper form of the copy: idle lanes at the ends of runs, against more copying. Sizes
+ * here and below are doubles: they are no array's, and may be beyond any integer. */
+static int64_t F(cheaper_form)(const ln_conv2d_shape *d, int64_t k, int64_t unit)
+{
+    double cost[2];
+    for (int form = 0; form < 2; form++) {
+        struct lines l = lines_of(d, form);
+        int64_t pixels = form ? d->oh * d->ow : d->ow;
+        double computed = (double)(ceil_div(pixels, unit) * unit) * (double)(form ? 1 : d->oh);
+        double copied = (double)l.variants * (double)l.phases * (double)(d->oh + l.more_h)
+                        * (double)(d->ow + l.more_w);
+        cost[form] = computed * (double)(d->r * d->s * k) + FILL_COST * copied;
+    }
+    return cost[1] < cost[0];
+}
+
+/* Bytes of a row and column of all lines. */
+static double F(line_bytes)(const ln_conv2d_shape *d, struct lines l)
+{
+    return (double)(d->c / d->groups) * (double)l.variants * (double)l.phases * REAL_BYTES;
+}
+
+/* Set the block of a plan whose form is the better one; 0 if none is small enough. */
+static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
+{
+    for (; p->flat >= 0; p->flat--) { /* whole output rows */
+        struct lines l = lines_of(d, p->flat);
+        double row = F(line_bytes)(d, l) * (double)(d->ow + l.more_w);
+        int64_t rows = (int64_t)(BLOCK_BYTES / row) - l.more_h;
+        if (rows >= 1) {
+            p->block_h = ceil_div(d->oh, ceil_div(d->oh, least(rows, d->oh)));
+            p->block_w = d->ow;
+            return 1;
+        }
+    }
+    p->flat = 0; /* parts of one */
+    struct lines l = lines_of(d, 0);
+    double column = F(line_bytes)(d, l) * (double)(1 + l.more_h);
+    int64_t columns = floor_div((int64_t)(BLOCK_BYTES / column) - l.more_w, unit) * unit;
+    p->block_h = 1;
+    p->block_w = least(most(columns, 3 * LANES), d->ow);
+    return column * (double)(p->block_w + l.more_w) <= MOST_BYTES;
+}
+
+void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
+{
+    int64_t k = d->k / d->groups, terms = d->c / d->groups * d->r * d->s, unit;
+    *p = (ln_conv2d_plan){.method = LN_PLAIN, .tasks = d->n * d->k * d->oh};
+    double work = (double)(d->n * d->k) * (double)(d->oh * d->ow) * (double)terms;
+    if (work < PLAIN_BELOW || !LN_FAST_FMA)
+        return;
+    ln_conv2d_plan tiled = {.method = F(method_of)(k, terms, &unit)};
+    tiled.flat = F(cheaper_form)(d, k, unit);
+    if (!F(cut)(d, unit, &tiled))
+        return;
+    struct lines l = lines_of(d, tiled.flat);
+    int64_t pixels = tiled.method == LN_PIXELS, filters = pixels ? PANEL : TASK_CHANNELS;
+    tiled.tasks = d->n * d->groups * ceil_div(d->oh, tiled.block_h) * ceil_div(d->ow, tiled.block_w)
+                  * ceil_div(k, filters);
+    tiled.work = d->c / d->groups * l.variants * l.phases * (tiled.block_h + l.more_h)
+                     * (tiled.block_w + l.more_w)
+                 + SLACK + (pixels ? (terms + 1) * PANEL : 0);
+    tiled.taps = terms;
+    *p = tiled;
+}

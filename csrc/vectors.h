@@ -1,0 +1,174 @@
+/* vectors.h: vectors of `real`, the building blocks of tiles.h; the twin of the vectors in
+ * kernels/simd.py. Compiled for each type in each instruction set.
+ *
+ *   LANES          numbers of a vector (a plain digit: the preprocessor reads it)
+ *   F(vec)         a vector; + works on it, v[i] is a lane
+ *   F(load)        from any address, and F(store)
+ *   F(load_first)  the first `count` numbers (all of them from LANES on), zeros after; no
+ *                  other memory is touched. F(store_first) likewise.
+ *   F(splat)       one number in each lane
+ *   F(fma)         a*b + c, rounded once
+ *   F(even)        lanes 0, 2, ... of two vectors in a row
+ *   F(transpose)   of LANES vectors, in place
+ */
+
+#define VECTOR_RATIO (LN_VECTOR_BYTES / REAL_BYTES)
+#if VECTOR_RATIO == 16
+#define LANES 16
+#elif VECTOR_RATIO == 8
+#define LANES 8
+#elif VECTOR_RATIO == 4
+#define LANES 4
+#else
+#define LANES 2
+#endif
+
+#ifndef LN_VECTORS_H
+#define LN_VECTORS_H
+
+#if LN_X86
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 64")
+#endif
+/* Pieces of a kernel: constant arguments must meet the loops that they bound. */
+#define PIECE static inline __attribute__((always_inline))
+
+/* f(0, a), f(1, a), ... for each lane */
+#define EACH2(f, a, i) f((i), a), f((i) + 1, a)
+#define EACH4(f, a, i) EACH2(f, a, i), EACH2(f, a, (i) + 2)
+#define EACH8(f, a, i) EACH4(f, a, i), EACH4(f, a, (i) + 4)
+#define EACH16(f, a, i) EACH8(f, a, i), EACH8(f, a, (i) + 8)
+#define EACH_N(n) EACH_N_(n)
+#define EACH_N_(n) EACH##n
+#define EACH_LANE(f, a) EACH_N(LANES)(f, a, 0)
+#define SAME(i, a) (a)
+#define NUMBER(i, a) (i)
+
+/* Vector of lanes i of a and LANES + i of b, for the i in the list. */
+#ifdef __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#endif
+#endif
+#ifndef SHUFFLE
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (F(lanes)){__VA_ARGS__})
+#endif
+#define EVEN(i, a) (2 * (i))
+/* Of two rows `d` apart of a matrix, blocks of d numbers: the blocks with even number of both,
+ * or those with odd number. */
+#define EVEN_BLOCKS(i, d) ((i) & (d) ? (i) - (d) + LANES : (i))
+#define ODD_BLOCKS(i, d) ((i) & (d) ? (i) + LANES : (i) + (d))
+#endif
+
+typedef real F(vec) __attribute__((vector_size(LN_VECTOR_BYTES)));
+typedef real F(loose_vec) __attribute__((vector_size(LN_VECTOR_BYTES), aligned(REAL_BYTES), may_alias));
+typedef signed_bits F(lanes) __attribute__((vector_size(LN_VECTOR_BYTES)));
+
+PIECE F(vec) F(load)(const real *p) { return *(const F(loose_vec) *)p; }
+PIECE void F(store)(real *p, F(vec) v) { *(F(loose_vec) *)p = v; }
+PIECE F(vec) F(splat)(real x) { return (F(vec)){EACH_LANE(SAME, x)}; }
+
+#if LN_X86 && LN_VECTOR_BYTES == 64
+
+PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c) { return MM512(fmadd)(a, b, c); }
+
+PIECE uint32_t F(first)(int64_t count)
+{
+    return _bzhi_u32(~0u, count <= 0 ? 0 : count >= LANES ? LANES : (uint32_t)count);
+}
+
+PIECE F(vec) F(load_first)(const real *p, int64_t count)
+{
+    return MM512(maskz_loadu)(F(first)(count), p);
+}
+
+PIECE void F(store_first)(real *p, F(vec) v, int64_t count)
+{
+    MM512(mask_storeu)(p, F(first)(count), v);
+}
+
+#elif LN_X86 && LN_VECTOR_BYTES == 32
+
+PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c) { return MM256(fmadd)(a, b, c); }
+
+PIECE __m256i F(first)(int64_t count)
+{
+    signed_bits n = (signed_bits)(count <= 0 ? 0 : count);
+    return (__m256i)((F(lanes)){EACH_LANE(NUMBER, 0)} < (F(lanes)){EACH_LANE(SAME, n)});
+}
+
+PIECE F(vec) F(load_first)(const real *p, int64_t count)
+{
+    return count >= LANES ? F(load)(p) : (F(vec))MM256(maskload)(p, F(first)(count));
+}
+
+PIECE void F(store_first)(real *p, F(vec) v, int64_t count)
+{
+    if (count >= LANES)
+        F(store)(p, v);
+    else
+        MM256(maskstore)(p, F(first)(count), v);
+}
+
+#else
+
+PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c)
+{
+#ifdef __aarch64__
+    return F(vfmaq)(c, a, b);
+#else
+    UNROLL for (int i = 0; i < LANES; i++) c[i] = FMA(a[i], b[i], c[i]);
+    return c;
+#endif
+}
+
+PIECE F(vec) F(load_first)(const real *p, int64_t count)
+{
+    if (count >= LANES)
+        return F(load)(p);
+    F(vec) v = {0};
+    UNROLL for (int i = 0; i < LANES - 1; i++) if (i < count) v[i] = p[i];
+    return v;
+}
+
+PIECE void F(store_first)(real *p, F(vec) v, int64_t count)
+{
+    if (count >= LANES)
+        F(store)(p, v);
+    else
+        UNROLL for (int i = 0; i < LANES - 1; i++) if (i < count) p[i] = v[i];
+}
+
+#endif
+
+PIECE F(vec) F(even)(F(vec) a, F(vec) b) { return SHUFFLE(a, b, EACH_LANE(EVEN, 0)); }
+
+/* Rounds of exchanges between rows 1, 2, 4, ... apart: blocks of so many numbers. */
+PIECE void F(transpose)(F(vec) v[LANES])
+{
+#define ROUND(d) \
+    UNROLL for (int i = 0; i < LANES; i++) if (d < LANES && !(i & d)) \
+    { \
+        F(vec) a = v[i], b = v[i + d]; \
+        v[i] = SHUFFLE(a, b, EACH_LANE(EVEN_BLOCKS, d)); \
+        v[i + d] = SHUFFLE(a, b, EACH_LANE(ODD_BLOCKS, d)); \
+    }
+    ROUND(1)
+#if LANES > 2
+    ROUND(2)
+#endif
+#if LANES > 4
+    ROUND(4)
+#endif
+#if LANES > 8
+    ROUND(8)
+#endif
+#undef ROUND
+}

@@ -1,0 +1,73 @@
+"""C twins of ``loopnest.kernels.convolution_tiled``."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from loopnest._c import ffi, lib
+from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.convolution import shape_of
+
+__all__ = ["conv2d_channels", "conv2d_pixels", "pack_conv2d", "packed_size", "prepare"]
+
+_tiled = by_dtype("conv2d_tiled")
+_pack = by_dtype("pack_conv2d")
+_PLAN = {4: lib.ln_conv2d_plan_f32, 8: lib.ln_conv2d_plan_f64}
+_PACKED_SIZE = {4: lib.ln_pack_conv2d_size_f32, 8: lib.ln_pack_conv2d_size_f64}
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan_of(method: int, flat: int, block_h: int, block_w: int) -> Any:
+    """A plan as C wants it, without what only the caller needs."""
+    return ffi.new("ln_conv2d_plan *", (method, flat, block_h, block_w, 0, 0, 0))
+
+
+def prepare(n, channels, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w, size):
+    options = stride_h, stride_w, 0, 0, dilation_h, dilation_w, groups
+    plan = ffi.new("ln_conv2d_plan *")
+    _PLAN[size](shape_of((n, channels, 0, 0), (k, 0, r, s), (n, k, oh, ow), *options), plan)
+    blocks = plan.method, plan.flat, plan.block_h, plan.block_w
+    return *blocks, plan.tasks, plan.work, plan.taps
+
+
+def _conv2d(method: int) -> Callable:
+    def conv2d(x, weight, bias, *options):
+        *options, flat, block_h, block_w, first, last, packed, work, taps, y = options
+        _tiled[x.dtype](
+            pointer(x),
+            pointer(weight),
+            pointer(bias) if bias.size else ffi.NULL,
+            shape_of(x.shape, weight.shape, y.shape, *options),
+            _plan_of(method, flat, block_h, block_w),
+            pointer(packed) if packed.size else ffi.NULL,
+            first,
+            last,
+            pointer(work),
+            pointer(taps),
+            pointer(y),
+        )
+
+    return conv2d
+
+
+conv2d_pixels = _conv2d(lib.LN_PIXELS)
+conv2d_channels = _conv2d(lib.LN_CHANNELS)
+
+
+def _filters(k: int, groups: int, terms: int) -> Any:
+    """The sizes of a weight, as much as packing needs."""
+    return shape_of((1, terms * groups, 0, 0), (k, terms, 1, 1), (1, k, 0, 0), *[1] * 6, groups)
+
+
+def packed_size(k, groups, terms, itemsize):
+    size = ffi.new("int64_t *")
+    _PACKED_SIZE[itemsize](_filters(k, groups, terms), size)
+    return size[0]
+
+
+def pack_conv2d(weight, groups, packed):
+    k = len(weight)
+    filters = _filters(k, groups, weight.size // k if k else 0)
+    _pack[weight.dtype](pointer(weight), filters, pointer(packed))
