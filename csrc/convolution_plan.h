@@ -12,7 +12,10 @@
 
 #define PLAIN_BELOW 4096 /* multiply-adds */
 #define LONG_SUM 128 /* terms from which transposing a tile does not show */
-#define BLOCK_BYTES (384 << 10) /* of the padded copy: half of a small L2 */
+#define BLOCK_BYTES (640 << 10) /* of the padded copy */
+#define POINTWISE_BYTES (192 << 10) /* of that of a 1x1: each tap is a page of its own in longer lines */
+#define STACKED_BYTES (256 << 10) /* of that of one channel */
+#define KEEP_BYTES (256 << 10) /* of packed filters that are kept from block to block */
 #define MOST_BYTES (8 << 20) /* of one that cannot be cut smaller: beyond, the plain kernel */
 #define FILL_COST 5 /* copying one number, in multiply-adds */
 
@@ -35,14 +38,14 @@ static inline struct lines lines_of(const ln_conv2d_shape *d, int64_t flat)
 }
 #endif
 
-/* The method, and the unit of pixels that its tiles compute. */
-static int64_t F(method_of)(int64_t k, int64_t terms, int64_t *unit)
+/* The method where input is copied as such, and the unit of pixels that its tiles compute. */
+static int64_t F(method_of)(const ln_conv2d_shape *d, int64_t k, int64_t terms, int64_t *unit)
 {
-    if (k >= LANES && terms >= LONG_SUM) {
+    if (k >= LANES && terms >= LONG_SUM && d->r * d->s > 1) {
         *unit = FEW_PIXEL_ROWS;
         return LN_PIXELS;
     }
-    *unit = (k >= CHANNEL_ROWS ? 1 : k >= FEW_CHANNEL_ROWS ? 4 : 8) * LANES;
+    *unit = (k >= CHANNEL_ROWS || k > FEW_CHANNEL_ROWS ? 1 : k > 1 ? 4 : 8) * LANES;
     return LN_CHANNELS;
 }
 
@@ -62,19 +65,39 @@ static int64_t F(cheaper_form)(const ln_conv2d_shape *d, int64_t k, int64_t unit
     return cost[1] < cost[0];
 }
 
-/* Bytes of a row and column of all lines. */
-static double F(line_bytes)(const ln_conv2d_shape *d, struct lines l)
+/* Bytes of a row and column of all lines of some channels. */
+static double F(line_bytes)(int64_t channels, struct lines l)
 {
-    return (double)(d->c / d->groups) * (double)l.variants * (double)l.phases * REAL_BYTES;
+    return (double)channels * (double)l.variants * (double)l.phases * REAL_BYTES;
+}
+
+/* Whether the plan is to go over one channel with stacked tiles; sets its block. */
+static int F(stack)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
+{
+    int usual = d->r == d->s && (d->r == 3 || d->r == 5 || d->r == 7);
+    if (d->c > d->groups || !usual || d->stride_h > 1 || d->stride_w > 1 || d->dilation_h > 1
+        || d->dilation_w > 1)
+        return 0;
+    int64_t rows = STACKED_BYTES / ((d->ow + d->s - 1) * REAL_BYTES) - (d->r - 1);
+    *p = (ln_conv2d_plan){.method = LN_STACKED, .block_w = d->ow};
+    p->block_h = least(most(floor_div(rows, STACKED_ROWS), 1) * STACKED_ROWS, d->oh);
+    double bytes = (double)(p->block_h + MOST_ROWS + d->r) * (double)(d->ow + d->s) * REAL_BYTES;
+    if (bytes > MOST_BYTES)
+        return 0;
+    p->tasks = d->n * d->k * ceil_div(d->oh, p->block_h);
+    p->work = (ceil_div(p->block_h, MOST_ROWS) * MOST_ROWS + d->r - 1) * (d->ow + d->s - 1)
+              + 3 * WIDEST_VECTOR / REAL_BYTES; /* tiles read rows and columns beyond the block */
+    return 1;
 }
 
 /* Set the block of a plan whose form is the better one; 0 if none is small enough. */
 static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
 {
+    double room = d->r * d->s > 1 ? BLOCK_BYTES : POINTWISE_BYTES;
     for (; p->flat >= 0; p->flat--) { /* whole output rows */
         struct lines l = lines_of(d, p->flat);
-        double row = F(line_bytes)(d, l) * (double)(d->ow + l.more_w);
-        int64_t rows = (int64_t)(BLOCK_BYTES / row) - l.more_h;
+        double row = F(line_bytes)(d->c / d->groups, l) * (double)(d->ow + l.more_w);
+        int64_t rows = (int64_t)(room / row) - l.more_h;
         if (rows >= 1) {
             p->block_h = ceil_div(d->oh, ceil_div(d->oh, least(rows, d->oh)));
             p->block_w = d->ow;
@@ -83,11 +106,18 @@ static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
     }
     p->flat = 0; /* parts of one */
     struct lines l = lines_of(d, 0);
-    double column = F(line_bytes)(d, l) * (double)(1 + l.more_h);
-    int64_t columns = floor_div((int64_t)(BLOCK_BYTES / column) - l.more_w, unit) * unit;
+    double column = F(line_bytes)(d->c / d->groups, l) * (double)(1 + l.more_h);
+    int64_t step = p->method == LN_CHANNELS ? 3 * unit : unit;
+    int64_t columns = floor_div((int64_t)(room / column) - l.more_w, step) * step;
     p->block_h = 1;
     p->block_w = least(most(columns, 3 * LANES), d->ow);
     return column * (double)(p->block_w + l.more_w) <= MOST_BYTES;
+}
+
+/* Whether a thread packs all filters of a group at once, and not those of each task anew. */
+static int F(keeps_packed)(int64_t method, int64_t deep, int64_t terms)
+{
+    return method == LN_PIXELS && deep * terms * PANEL * REAL_BYTES <= KEEP_BYTES;
 }
 
 void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
@@ -97,17 +127,23 @@ void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
     double work = (double)(d->n * d->k) * (double)(d->oh * d->ow) * (double)terms;
     if (work < PLAIN_BELOW || !LN_FAST_FMA)
         return;
-    ln_conv2d_plan tiled = {.method = F(method_of)(k, terms, &unit)};
+    ln_conv2d_plan tiled;
+    if (F(stack)(d, &tiled)) {
+        *p = tiled;
+        return;
+    }
+    tiled = (ln_conv2d_plan){.method = F(method_of)(d, k, terms, &unit)};
     tiled.flat = F(cheaper_form)(d, k, unit);
     if (!F(cut)(d, unit, &tiled))
         return;
     struct lines l = lines_of(d, tiled.flat);
-    int64_t pixels = tiled.method == LN_PIXELS, filters = pixels ? PANEL : TASK_CHANNELS;
+    int64_t filters = tiled.method == LN_PIXELS ? PANEL : TASK_CHANNELS, deep = ceil_div(k, filters);
+    int64_t copy = d->c / d->groups * l.variants * l.phases * (tiled.block_h + l.more_h)
+                   * (tiled.block_w + l.more_w);
     tiled.tasks = d->n * d->groups * ceil_div(d->oh, tiled.block_h) * ceil_div(d->ow, tiled.block_w)
-                  * ceil_div(k, filters);
-    tiled.work = d->c / d->groups * l.variants * l.phases * (tiled.block_h + l.more_h)
-                     * (tiled.block_w + l.more_w)
-                 + SLACK + (pixels ? (terms + 1) * PANEL : 0);
+                  * deep;
+    tiled.work = (terms * (F(keeps_packed)(tiled.method, deep, terms) ? deep : 1) + 1) * filters
+                 + copy + SLACK;
     tiled.taps = terms;
     *p = tiled;
 }

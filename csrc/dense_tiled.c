@@ -10,14 +10,17 @@
 #define DENSE_PANEL (SAMPLE_VECTORS * WIDEST_VECTOR / REAL_BYTES)
 #define TASK_SAMPLES 8
 #define FEWEST_SAMPLES 4 /* below: a matter of memory, the plain loop serves */
-#define COPY_FROM 128 /* samples from which copying each panel pays: aligned and in one piece */
+#define COPY_FROM 32 /* samples from which copying each panel pays: aligned and in one piece */
 #endif
 
+/* target[i][j] = source[i][j] for j < columns, zeros up to the end of target's row. */
 static void F(copy_matrix)(const real *source, int64_t source_step, int64_t rows, int64_t columns,
                            real *target, int64_t target_step)
 {
-    for (int64_t i = 0; i < rows; i++)
-        F(copy_rows)(source + i * source_step, 0, 1, target + i * target_step, 0, 1, columns);
+    for (int64_t i = 0; i < rows; i++) {
+        F(copy_numbers)(source + i * source_step, columns, target + i * target_step);
+        F(clear)(target + i * target_step + columns, target_step - columns);
+    }
 }
 
 void OP(linear_plan)(int64_t samples, int64_t inputs, int64_t outputs, ln_linear_plan *p)
@@ -38,6 +41,7 @@ void OP(linear_tiled)(const real *x, const real *weight, const real *bias, const
     real *rest = own_bias + DENSE_PANEL; /* the last samples, as a whole block */
     int64_t deep = ceil_div(samples, TASK_SAMPLES), current = -1;
     const real *panel = NULL, *b = NULL;
+    int has_rest = 0;
     for (int64_t task = first; task < last; task++) {
         int64_t number = task / deep, from = task % deep * TASK_SAMPLES;
         int64_t column = number * DENSE_PANEL, width = least(DENSE_PANEL, outputs - column);
@@ -55,14 +59,18 @@ void OP(linear_tiled)(const real *x, const real *weight, const real *bias, const
             }
             for (int64_t i = 0; i < inputs; i++) taps[i] = i * step;
             if (bias) {
-                for (int64_t j = 0; j < DENSE_PANEL; j++) own_bias[j] = j < width ? bias[column + j] : 0;
+                F(copy_matrix)(bias + column, 0, 1, width, own_bias, DENSE_PANEL);
                 b = own_bias;
             }
         }
         int64_t height = least(TASK_SAMPLES, samples - from);
         const real *a = x + from * inputs;
         if (height < TASK_SAMPLES) {
-            F(copy_matrix)(a, inputs, height, inputs, rest, inputs);
+            if (!has_rest) {
+                F(copy_numbers)(a, height * inputs, rest);
+                F(clear)(rest + height * inputs, (TASK_SAMPLES - height) * inputs);
+                has_rest = 1;
+            }
             a = rest;
         }
         for (int64_t j = 0; j < width; j += SAMPLE_VECTORS * LANES)
@@ -84,4 +92,21 @@ void OP(pack_linear)(const real *weight, int64_t inputs, int64_t outputs, real *
                        packed, DENSE_PANEL);
         packed += inputs * DENSE_PANEL;
     }
+}
+
+/* Rows [first, last) of out (columns, rows), the transpose of a matrix (rows, columns). */
+void OP(transpose)(const real *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last,
+                   real *out)
+{
+    for (int64_t j = first; j < last; j += LANES)
+        for (int64_t i = 0; i < rows; i += LANES) {
+            F(vec) v[LANES];
+            int64_t wide = last - j, high = rows - i;
+            UNROLL for (int64_t l = 0; l < LANES; l++)
+                v[l] = l < high ? F(load_first)(matrix + (i + l) * columns + j, wide) : (F(vec)){0};
+            F(transpose)(v);
+            UNROLL for (int64_t l = 0; l < LANES; l++)
+                if (l < wide)
+                    F(store_first)(out + (j + l) * rows + i, v[l], high);
+        }
 }

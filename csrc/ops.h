@@ -51,7 +51,7 @@ LN_OP(conv2d_backward_bias,
       (const real *dy, const ln_conv2d_shape *shape, int64_t first, int64_t last, real *dbias),
       (dy, shape, first, last, dbias))
 
-/* convolution_plan.h, convolution_tiled.c */
+/* convolution_plan.h, convolution_tiled.c, convolution_stacked.c, convolution_weight.c */
 LN_OP(conv2d_plan, (const ln_conv2d_shape *shape, ln_conv2d_plan *plan), (shape, plan))
 LN_OP(conv2d_tiled,
       (const real *x, const real *weight, const real *bias, const ln_conv2d_shape *shape,
@@ -62,6 +62,14 @@ LN_OP(pack_conv2d_size, (const ln_conv2d_shape *shape, int64_t *size), (shape, s
 LN_OP(pack_conv2d,
       (const real *weight, const ln_conv2d_shape *shape, real *packed),
       (weight, shape, packed))
+LN_OP(conv2d_weight_plan,
+      (const ln_conv2d_shape *shape, ln_conv2d_weight_plan *plan),
+      (shape, plan))
+LN_OP(conv2d_backward_weight_tiled,
+      (const real *x, const real *dy, const ln_conv2d_shape *shape,
+       const ln_conv2d_weight_plan *plan, int64_t first, int64_t last, real *work, int64_t *taps,
+       real *dweight),
+      (x, dy, shape, plan, first, last, work, taps, dweight))
 
 /* pooling.c */
 LN_OP(avg_pool2d,
@@ -150,6 +158,9 @@ LN_OP(pack_linear_size,
 LN_OP(pack_linear,
       (const real *weight, int64_t inputs, int64_t outputs, real *packed),
       (weight, inputs, outputs, packed))
+LN_OP(transpose,
+      (const real *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last, real *out),
+      (matrix, rows, columns, first, last, out))
 
 /* loss.c */
 LN_OP(softmax,

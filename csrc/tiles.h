@@ -12,12 +12,17 @@
 #define FEW_PIXEL_ROWS 7
 #define CHANNEL_ROWS 8 /* by three vectors or one */
 #define FEW_CHANNEL_ROWS 4 /* by four; single rows by eight */
+#define STACKED_ROWS 8 /* by two or three */
+#define TAP_ROWS 8 /* by two or one; their addresses fit the integer registers */
 #else
 #define PIXEL_ROWS 6
 #define FEW_PIXEL_ROWS 3
 #define CHANNEL_ROWS 4
 #define FEW_CHANNEL_ROWS 2
+#define STACKED_ROWS 4
+#define TAP_ROWS 5
 #endif
+#define MOST_ROWS 8 /* of the last three, in any set */
 #define SAMPLE_VECTORS 3
 /* Filters of a panel of packed weights: the same in each set that can be chosen at run time. */
 #if LN_X86
@@ -38,6 +43,43 @@ PIECE void F(multiply_add)(F(vec) acc[], const real *a, int64_t a_step, const re
     {
         F(vec) x = F(splat)(a[i * a_step]);
         UNROLL for (int j = 0; j < nv; j++) acc[i * nv + j] = F(fma)(x, bs[j], acc[i * nv + j]);
+    }
+}
+
+/* The same with number i of A at a[offsets[i]]. */
+PIECE void F(multiply_add_gathered)(F(vec) acc[], const real *a, const int64_t *offsets,
+                                    const real *b, int mr, int nv)
+{
+    F(vec) bs[2];
+    UNROLL for (int j = 0; j < nv; j++) bs[j] = F(load)(b + j * LANES);
+    UNROLL for (int i = 0; i < mr; i++)
+    {
+        F(vec) x = F(splat)(a[offsets[i]]);
+        UNROLL for (int j = 0; j < nv; j++) acc[i * nv + j] = F(fma)(x, bs[j], acc[i * nv + j]);
+    }
+}
+
+/* A whole size x size filter over mr + size - 1 rows of x, `line` apart. Row i of the tile gets
+ * input rows i, i+1, ... in this order, each from the left. What is loaded once serves all rows
+ * that see it. */
+PIECE void F(multiply_add_stacked)(F(vec) acc[], const real *x, int64_t line, const real *weight,
+                                   int mr, int nv, int size)
+{
+    UNROLL for (int j = 0; j < mr + size - 1; j++)
+    {
+        UNROLL for (int t = 0; t < size; t++)
+        {
+            F(vec) pixels[3];
+            UNROLL for (int v = 0; v < nv; v++) pixels[v] = F(load)(x + j * line + t + v * LANES);
+            UNROLL for (int i = 0; i < mr; i++)
+            {
+                if (i <= j && j - i < size) {
+                    F(vec) w = F(splat)(weight[(j - i) * size + t]);
+                    UNROLL for (int v = 0; v < nv; v++)
+                        acc[i * nv + v] = F(fma)(w, pixels[v], acc[i * nv + v]);
+                }
+            }
+        }
     }
 }
 
@@ -98,6 +140,7 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
                          int64_t pixels, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
+    for (int64_t k = 0; k < channels; k++) __builtin_prefetch(y + k * y_step, 1, 3);
     for (int64_t t = 0; t < count; t++) {
         F(multiply_add)(acc, x + taps[t], 1, weight, mr, nv);
         __builtin_prefetch((const void *)((uintptr_t)weight + AHEAD * PANEL * sizeof(real)), 0, 3);
@@ -123,6 +166,44 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
     else if (bias)
         F(add_to_columns)(acc, bias, mr, nv);
     F(store_rows)(acc, y, y_step, height, width, mr, nv);
+}
+
+/* For the weight's gradient: the rows are taps, the terms `runs` runs of `run` pixels; runs of
+ * the image x are `line` apart, dy is packed, PANEL numbers a term. `sums` holds the tile before
+ * and after. */
+PIECE void F(tap_rows)(const real *x, int64_t line, const int64_t *taps, const real *dy,
+                       int64_t runs, int64_t run, real *sums, int nv)
+{
+    F(vec) acc[2 * MOST_ROWS];
+    UNROLL for (int i = 0; i < TAP_ROWS * nv; i++) acc[i] = F(load)(sums + i * LANES);
+    for (int64_t i = 0; i < runs; i++)
+        for (int64_t j = 0; j < run; j++) {
+            F(multiply_add_gathered)(acc, x + i * line + j, taps, dy, TAP_ROWS, nv);
+            dy += PANEL;
+        }
+    UNROLL for (int i = 0; i < TAP_ROWS * nv; i++) F(store)(sums + i * LANES, acc[i]);
+}
+
+/* The finished tile, transposed: dweight is (filters, taps). */
+PIECE void F(write_taps)(const real *sums, real *dweight, int64_t step, int64_t filters,
+                         int64_t taps, int nv)
+{
+    F(vec) acc[2 * MOST_ROWS];
+    UNROLL for (int i = 0; i < TAP_ROWS * nv; i++) acc[i] = F(load)(sums + i * LANES);
+    F(store_columns)(acc, dweight, step, filters, taps, TAP_ROWS, nv);
+}
+
+/* For one channel and a size x size filter: the rows are output rows, x lines of the image. */
+PIECE void F(stacked_rows)(const real *x, int64_t line, const real *weight, const real *bias,
+                           real *y, int64_t y_step, int64_t height, int64_t width, int nv, int size)
+{
+    F(vec) acc[3 * MOST_ROWS] = {{0}};
+    F(multiply_add_stacked)(acc, x, line, weight, STACKED_ROWS, nv, size);
+    if (bias) {
+        F(vec) more = F(splat)(*bias);
+        UNROLL for (int i = 0; i < STACKED_ROWS * nv; i++) acc[i] += more;
+    }
+    F(store_rows)(acc, y, y_step, height, width, STACKED_ROWS, nv);
 }
 
 #define PIXEL_TILE(name, mr, nv) \
@@ -151,3 +232,30 @@ CHANNEL_TILE(few_channels, FEW_CHANNEL_ROWS, 4, 0)
 CHANNEL_TILE(one_channel, 1, 8, 0)
 CHANNEL_TILE(samples, CHANNEL_ROWS, SAMPLE_VECTORS, 1)
 #undef CHANNEL_TILE
+
+#define TAP_TILE(width, nv) \
+    static void F(taps_##width)(const real *x, int64_t line, const int64_t *taps, const real *dy, \
+                                int64_t runs, int64_t run, real *sums) \
+    { \
+        F(tap_rows)(x, line, taps, dy, runs, run, sums, nv); \
+    } \
+    static void F(write_taps_##width)(const real *sums, real *dweight, int64_t step, \
+                                      int64_t filters, int64_t taps) \
+    { \
+        F(write_taps)(sums, dweight, step, filters, taps, nv); \
+    }
+TAP_TILE(wide, 2)
+TAP_TILE(narrow, 1)
+#undef TAP_TILE
+
+#define STACKED_TILE(size, nv) \
+    static void F(stacked_##size)(const real *x, int64_t line, const real *weight, \
+                                  const real *bias, real *y, int64_t y_step, int64_t height, \
+                                  int64_t width) \
+    { \
+        F(stacked_rows)(x, line, weight, bias, y, y_step, height, width, nv, size); \
+    }
+STACKED_TILE(3, 2) /* a few loads: narrow tiles leave fewer lanes idle */
+STACKED_TILE(5, 3)
+STACKED_TILE(7, 3)
+#undef STACKED_TILE

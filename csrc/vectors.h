@@ -32,13 +32,18 @@
 #include <arm_neon.h>
 #endif
 
-#ifdef __clang__
+/* Pieces of a kernel: constant arguments must meet the loops that they bound. Where no vector
+ * is in a register anyway it would be but a lot of code. */
+#if !LN_FAST_FMA
+#define UNROLL
+#define PIECE static
+#elif defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define PIECE static inline __attribute__((always_inline))
 #else
 #define UNROLL _Pragma("GCC unroll 64")
-#endif
-/* Pieces of a kernel: constant arguments must meet the loops that they bound. */
 #define PIECE static inline __attribute__((always_inline))
+#endif
 
 /* f(0, a), f(1, a), ... for each lane */
 #define EACH2(f, a, i) f((i), a), f((i) + 1, a)

@@ -97,9 +97,8 @@ void ln_conv2d_backward_bias_f64(const double *dy, const ln_conv2d_shape *shape,
 /* ---- convolution_tiled.c: the same bits, fast, given work space ----
  * Make a plan; then each thread calls ln_conv2d_tiled on a range of plan.tasks, with work space
  * of its own: plan.work numbers (best aligned to 64 bytes) and plan.taps integers. A packed
- * weight, made once, saves packing it in each call that has the method LN_PIXELS; else it is
- * NULL. LN_PLAIN needs neither work space nor packed weight. */
-enum { LN_PLAIN, LN_PIXELS, LN_CHANNELS }; /* the kernel: told in kernels/convolution_plan.py */
+ * weight, made once, saves packing it in each call whose method is LN_PIXELS; or it is NULL. */
+enum { LN_PLAIN, LN_PIXELS, LN_CHANNELS, LN_STACKED }; /* the kernel: told in kernels/convolution_plan.py */
 typedef struct {
     int64_t method, flat, block_h, block_w; /* how the work is cut */
     int64_t tasks, work, taps;
@@ -116,6 +115,17 @@ void ln_pack_conv2d_size_f32(const ln_conv2d_shape *shape, int64_t *size);
 void ln_pack_conv2d_size_f64(const ln_conv2d_shape *shape, int64_t *size);
 void ln_pack_conv2d_f32(const float *weight, const ln_conv2d_shape *shape, float *packed);
 void ln_pack_conv2d_f64(const double *weight, const ln_conv2d_shape *shape, double *packed);
+/* the gradient by the weight; a plan with 0 tasks: ln_conv2d_backward_weight is best */
+typedef struct {
+    int64_t flat, block_h, block_c; /* how the work is cut */
+    int64_t tasks, work, taps;
+} ln_conv2d_weight_plan;
+
+void ln_conv2d_weight_plan_f32(const ln_conv2d_shape *shape, ln_conv2d_weight_plan *plan);
+void ln_conv2d_weight_plan_f64(const ln_conv2d_shape *shape, ln_conv2d_weight_plan *plan);
+/* items: the plan's tasks */
+void ln_conv2d_backward_weight_tiled_f32(const float *x, const float *dy, const ln_conv2d_shape *shape, const ln_conv2d_weight_plan *plan, int64_t first, int64_t last, float *work, int64_t *taps, float *dweight);
+void ln_conv2d_backward_weight_tiled_f64(const double *x, const double *dy, const ln_conv2d_shape *shape, const ln_conv2d_weight_plan *plan, int64_t first, int64_t last, double *work, int64_t *taps, double *dweight);
 
 /* ---- pooling.c: NCHW arrays, seen as planes = n*c images of h x w ----
  * Padding holds no values; windows are clipped to the input. */
@@ -221,6 +231,9 @@ void ln_pack_linear_size_f32(int64_t inputs, int64_t outputs, int64_t *size);
 void ln_pack_linear_size_f64(int64_t inputs, int64_t outputs, int64_t *size);
 void ln_pack_linear_f32(const float *weight, int64_t inputs, int64_t outputs, float *packed);
 void ln_pack_linear_f64(const double *weight, int64_t inputs, int64_t outputs, double *packed);
+/* out (columns, rows) from a matrix (rows, columns); items: the rows of out */
+void ln_transpose_f32(const float *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last, float *out);
+void ln_transpose_f64(const double *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last, double *out);
 
 /* ---- loss.c: rows of `classes` numbers; items: the rows ---- */
 /* y may be x (in place) */

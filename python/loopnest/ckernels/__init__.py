@@ -6,7 +6,9 @@ Each function passes pointers and sizes of its arrays to ``ln_<name>_f32`` or ``
 from loopnest.ckernels import (
     activation,
     convolution,
+    convolution_stacked,
     convolution_tiled,
+    convolution_weight,
     dense,
     dense_tiled,
     descent,
@@ -21,7 +23,9 @@ from loopnest.ckernels import (
 __all__ = [
     "activation",
     "convolution",
+    "convolution_stacked",
     "convolution_tiled",
+    "convolution_weight",
     "dense",
     "dense_tiled",
     "descent",

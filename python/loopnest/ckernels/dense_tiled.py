@@ -7,6 +7,7 @@ from loopnest.ckernels.call import by_dtype, pointer
 
 _tiled = by_dtype("linear_tiled")
 _pack = by_dtype("pack_linear")
+_transpose = by_dtype("transpose")
 _PLAN = {4: lib.ln_linear_plan_f32, 8: lib.ln_linear_plan_f64}
 _PACKED_SIZE = {4: lib.ln_pack_linear_size_f32, 8: lib.ln_pack_linear_size_f64}
 
@@ -41,3 +42,7 @@ def linear_tiled(x, weight, bias, packed, first, last, work, taps, y):
 
 def pack_linear(weight, packed):
     _pack[weight.dtype](pointer(weight), *weight.shape, pointer(packed))
+
+
+def transpose(matrix, first, last, out):
+    _transpose[matrix.dtype](pointer(matrix), *matrix.shape, first, last, pointer(out))
