@@ -1,10 +1,12 @@
 """Register tiles: the bits of the plain loops, in every form, block size and instruction set.
 
 The kernels are called beneath the public functions, with blocks far smaller than a plan
-would choose, so that all borders between blocks and tiles arise in small arrays.
+would choose, so that all borders between blocks and tiles arise in small arrays. All
+arrays end (or begin) at protected pages: a byte touched beyond them is a crash.
 """
 
 import contextlib
+import itertools
 
 import numpy as np
 import pytest
@@ -13,124 +15,272 @@ from helpers import assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import loopnest as ln
 from loopnest import _c, ckernels, kernels
 from loopnest.kernels import convolution_plan
+from loopnest.kernels.convolution_plan import CHANNELS, PIXELS, PLAIN, STACKED, ceil_div
 
-PLAIN, PIXELS, CHANNELS = convolution_plan.PLAIN, convolution_plan.PIXELS, convolution_plan.CHANNELS
 SETS = ("base", "avx2", "avx512")
-BACKENDS = [("numba", kernels), *[(name, ckernels) for name in SETS]]
+SIDES = st.sampled_from([at_page_end, at_page_start])
+DTYPES = st.sampled_from([np.float32, np.float64])
 
 
 @contextlib.contextmanager
 def instruction_set(name):
-    """Let C compute in one of SETS; skipped where the CPU lacks it."""
-    if name in SETS and _c.lib.ln_select_isa(name.encode()) != 0:
-        pytest.skip(f"this CPU has no {name}")
+    """Let C compute in one of SETS; False where the CPU lacks it."""
     try:
-        yield
+        yield _c.lib.ln_select_isa(name.encode()) == 0
     finally:
         _c.lib.ln_select_isa(b"best")
 
 
-def available():
-    """Names and kernels of all backends that this CPU can run."""
-    for name, module in BACKENDS:
-        if name == "numba" or _c.lib.ln_select_isa(name.encode()) == 0:
-            with instruction_set(name):
-                yield name, module
+def backends():
+    """Name and kernels of all that can compute here."""
+    yield "numba", kernels
+    for name in SETS:
+        with instruction_set(name) as available:
+            if available:
+                yield name, ckernels
 
 
-def guarded(shape, dtype):
-    """Array of NaNs whose neighbours in memory cannot be touched."""
-    array = at_page_end(shape, dtype)
-    array.fill(np.nan)
-    return array
+class Arrays:
+    """Maker of guarded arrays for one drawn problem."""
+
+    def __init__(self, dtype, side, seed):
+        self.dtype, self.side, self.rng = np.dtype(dtype), side, np.random.default_rng(seed)
+
+    def normal(self, *shape):
+        array = self.side(shape, self.dtype)
+        array[...] = self.rng.standard_normal(shape)
+        return array
+
+    def spoilt(self, *shape, dtype=None):
+        """What is not written stays NaN (or far off)."""
+        array = self.side(shape, dtype or self.dtype)
+        array.fill(np.nan if dtype is None else 1 << 60)
+        return array
+
+    def nothing(self):
+        return np.empty(0, self.dtype)
 
 
-def plain_conv2d(x, weight, bias, options, groups, y_shape):
-    y = np.empty(y_shape, x.dtype)
-    rows = y_shape[0] * y_shape[1] * y_shape[2]
+def lanes_of(module, itemsize):
+    """Lanes by which work is measured: in C those of the widest set, so that plans hold in all."""
+    return (64 if module is ckernels else convolution_plan.VECTOR_BYTES) // itemsize
+
+
+def run(kernel, tasks, cut, *arguments):
+    """All tasks, in two calls, the later ones first. arguments: before and after the range."""
+    before, after = arguments
+    at = int(cut * tasks)
+    for first, last in ((at, tasks), (0, at)):
+        kernel(*before, first, last, *after)
+
+
+@st.composite
+def convolutions(draw, most_channels=4, steps=4, widest=40):
+    """Shapes and options of a convolution that has an output."""
+    n, groups = draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2, 3]))
+    c, k = draw(st.integers(1, most_channels)), draw(st.integers(1, 40))
+    kernel = [draw(st.integers(1, 5)) for _ in "hw"]
+    stride = [draw(st.integers(1, steps)) for _ in "hw"]
+    dilation = [draw(st.integers(1, min(steps, 3))) for _ in "hw"]
+    top, left = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    out = draw(st.integers(1, 9)), draw(st.integers(1, widest))
+    size = [
+        # up to the last row and column that are read, less what padding after may hold
+        max(1, (o - 1) * s + (f - 1) * d + 1 - before - draw(st.integers(0, 2)))
+        for o, s, f, d, before in zip(out, stride, kernel, dilation, (top, left), strict=True)
+    ]
+    x, weight, y = (n, groups * c, *size), (groups * k, c, *kernel), (n, groups * k, *out)
+    return x, weight, y, (*stride, top, left, *dilation), groups
+
+
+def plain(x, weight, bias, options, groups, shape):
+    """conv2d by the plain loops, themselves tested in test_convolution.py."""
+    y = np.empty(shape, x.dtype)
+    rows = shape[0] * shape[1] * shape[2]
     ckernels.convolution.conv2d(x, weight, bias, *options, groups, 0, rows, y)
     return y
 
 
-def work_sizes(module, method, flat, block_h, block_w, x, weight, options, groups):
-    """Numbers and tasks as `prepare` would tell them for a plan that it did not choose."""
-    lanes = 64 // x.itemsize  # the widest, so that it serves all
-    (_, c, r, s), stride_h, stride_w, _, _, dilation_h, dilation_w = weight.shape, *options
+def lines_size(weight, options, flat, block_h, block_w):
+    """Numbers of the padded copy, for each channel."""
+    (_, _, r, s), (stride_h, stride_w, _, _, dilation_h, dilation_w) = weight.shape, options
     variants, phases, more_h, more_w = convolution_plan.lines(
         s, r, stride_h, stride_w, dilation_h, dilation_w, flat
     )
-    copy = c * variants * phases * (block_h + more_h) * (block_w + more_w)
-    return copy + 8 * lanes + (c * r * s + 1) * 2 * lanes
+    return variants * phases * (block_h + more_h) * (block_w + more_w)
 
 
-def tasks_of(module, method, block_h, block_w, x, weight, groups, y):
-    lanes = (64 if module is ckernels else convolution_plan.VECTOR_BYTES) // x.itemsize
-    channels = 8 if module is ckernels else convolution_plan.CHANNEL_ROWS
-    filters = 2 * lanes if method == PIXELS else channels
-    ceil_div = convolution_plan.ceil_div
-    blocks = len(x) * groups * ceil_div(y.shape[2], block_h) * ceil_div(y.shape[3], block_w)
-    return blocks * ceil_div(len(weight) // groups, filters)
-
-
-@st.composite
-def convolutions(draw):
-    """Sizes, options, and a plan with small blocks."""
-    n, groups = draw(st.integers(1, 2)), draw(st.sampled_from([1, 1, 2, 3]))
-    c, k = draw(st.integers(1, 4)), draw(st.integers(1, 40))
-    kernel = [draw(st.integers(1, 5)) for _ in "hw"]
-    stride = [draw(st.integers(1, 4)) for _ in "hw"]
-    dilation = [draw(st.integers(1, 3)) for _ in "hw"]
-    top, left = draw(st.integers(0, 4)), draw(st.integers(0, 4))
-    out = draw(st.integers(1, 9)), draw(st.integers(1, 40))
-    size = [
-        # the last row and column that are read, less what padding below may hold
-        max(1, (o - 1) * s + (f - 1) * d + 1 - before - draw(st.integers(0, 2)))
-        for o, s, f, d, before in zip(out, stride, kernel, dilation, (top, left), strict=True)
-    ]
-    flat = draw(st.integers(0, 1))
-    block_h = draw(st.integers(1, out[0]))
-    block_w = out[1] if flat or block_h > 1 else draw(st.integers(1, out[1]))
-    method = draw(st.sampled_from([PIXELS, CHANNELS]))
-    return {
-        "x": (n, groups * c, *size),
-        "weight": (groups * k, c, *kernel),
-        "y": (n, groups * k, *out),
-        "options": (*stride, top, left, *dilation),
-        "groups": groups,
-        "plan": (method, flat, block_h, block_w),
-        "bias": draw(st.booleans()),
-        "packed": draw(st.booleans()),
-        "dtype": draw(st.sampled_from([np.float32, np.float64])),
-        "cut": draw(st.floats(0, 1)),
-        "seed": draw(st.integers(0, 2**32 - 1)),
-    }
-
-
-@settings(max_examples=120, deadline=None)
-@given(convolutions())
-def test_conv2d_has_the_bits_of_the_plain_loops(p):
-    rng, dtype, groups, options = np.random.default_rng(p["seed"]), p["dtype"], p["groups"], p["options"]
-    x, weight = at_page_end(p["x"], dtype), at_page_end(p["weight"], dtype)
-    x[...], weight[...] = rng.standard_normal(x.shape), rng.standard_normal(weight.shape)
-    bias = rng.standard_normal(len(weight) if p["bias"] else 0).astype(dtype)
-    expected = plain_conv2d(x, weight, bias, options, groups, p["y"])
-    method, *blocks = p["plan"]
-    for name, module in available():
-        tiled = module.convolution_tiled
-        packed = np.empty(0, dtype)
-        if p["packed"]:
-            size = tiled.packed_size(len(weight), groups, weight[0].size, x.itemsize)
-            packed = at_page_end((size,), dtype)
+@settings(max_examples=60, deadline=None)
+@given(
+    convolutions(), st.sampled_from([PIXELS, CHANNELS]), st.booleans(), st.booleans(),
+    st.floats(0, 1), DTYPES, SIDES, st.data(),
+)  # fmt: skip
+def test_blocks(problem, method, with_bias, with_packed, cut, dtype, side, data):
+    x_shape, weight_shape, y_shape, options, groups = problem
+    flat = data.draw(st.integers(0, 1))
+    block_h = data.draw(st.integers(1, y_shape[2]))
+    whole = flat or block_h > 1
+    block_w = y_shape[3] if whole else data.draw(st.integers(1, y_shape[3]))
+    arrays = Arrays(dtype, side, 1)
+    x, weight = arrays.normal(*x_shape), arrays.normal(*weight_shape)
+    bias = arrays.normal(len(weight)) if with_bias else arrays.nothing()
+    expected = plain(x, weight, bias, options, groups, y_shape)
+    k, terms = len(weight) // groups, weight[0].size
+    for name, module in backends():
+        tiled, lanes = module.convolution_tiled, lanes_of(module, x.itemsize)
+        channels = 8 if module is ckernels else convolution_plan.CHANNEL_ROWS
+        filters = 2 * lanes if method == PIXELS else channels
+        deep = ceil_div(k, filters)
+        places = ceil_div(y_shape[2], block_h) * ceil_div(y_shape[3], block_w)
+        packed = arrays.nothing()
+        if with_packed:
+            packed = arrays.spoilt(tiled.packed_size(len(weight), groups, terms, x.itemsize))
             tiled.pack_conv2d(weight, groups, packed)
-        y = guarded(p["y"], dtype)
-        work = guarded(work_sizes(module, method, *blocks, x, weight, options, groups), dtype)
-        taps = at_page_end((weight[0].size,), np.int64)
+        copy = weight_shape[1] * lines_size(weight, options, flat, block_h, block_w)
+        work = arrays.spoilt(copy + 12 * lanes + (deep * terms + 1) * filters)
+        taps, y = arrays.spoilt(terms, dtype=np.int64), arrays.spoilt(*y_shape)
         kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels
-        tasks = tasks_of(module, method, *blocks[1:], x, weight, groups, y)
-        cut = int(p["cut"] * tasks)
-        for first, last in ((cut, tasks), (0, cut)):
-            kernel(x, weight, bias, *options, groups, *blocks, first, last, packed, work, taps, y)
-        assert_same_bits(y, expected, f"{name} {p}")
+        before = x, weight, bias, *options, groups, flat, block_h, block_w
+        run(kernel, len(x) * groups * places * deep, cut, before, (packed, work, taps, y))
+        assert_same_bits(y, expected, name)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    convolutions(most_channels=1, steps=1, widest=120), st.sampled_from([3, 5, 7]),
+    st.booleans(), st.floats(0, 1), DTYPES, SIDES, st.data(),
+)  # fmt: skip
+def test_stacked_rows(problem, size, with_bias, cut, dtype, side, data):
+    x_shape, weight_shape, y_shape, options, groups = problem
+    weight_shape = (*weight_shape[:2], size, size)
+    y_shape = (*y_shape[:2], data.draw(st.integers(1, 30)), y_shape[3])
+    block_h = data.draw(st.integers(1, y_shape[2]))
+    arrays = Arrays(dtype, side, 2)
+    x, weight = arrays.normal(*x_shape), arrays.normal(*weight_shape)
+    bias = arrays.normal(len(weight)) if with_bias else arrays.nothing()
+    expected = plain(x, weight, bias, options, groups, y_shape)
+    rows = ceil_div(block_h, 8) * 8 + size - 1
+    for name, module in backends():
+        work = arrays.spoilt(rows * (y_shape[3] + size - 1) + 3 * lanes_of(module, x.itemsize))
+        y = arrays.spoilt(*y_shape)
+        before = x, weight, bias, *options[2:4], groups, block_h
+        tasks = len(x) * len(weight) * ceil_div(y_shape[2], block_h)
+        run(module.convolution_stacked.conv2d_stacked, tasks, cut, before, (work, y))
+        assert_same_bits(y, expected, name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(convolutions(), st.floats(0, 1), DTYPES, SIDES, st.data())
+def test_gradient_by_the_weight(problem, cut, dtype, side, data):
+    x_shape, weight_shape, y_shape, options, groups = problem
+    flat, block_h = data.draw(st.integers(0, 1)), data.draw(st.integers(1, y_shape[2]))
+    block_c = data.draw(st.integers(1, weight_shape[1]))
+    arrays = Arrays(dtype, side, 3)
+    x, dy = arrays.normal(*x_shape), arrays.normal(*y_shape)
+    expected = np.empty(weight_shape, dtype)
+    ckernels.convolution.conv2d_backward_weight(x, dy, *options, groups, 0, len(expected), expected)
+    terms = block_c * weight_shape[2] * weight_shape[3]
+    for name, module in backends():
+        lanes = lanes_of(module, x.itemsize)
+        copy = block_c * lines_size(expected, options, flat, block_h, y_shape[3])
+        packed = block_h * y_shape[3] * 2 * lanes
+        work = arrays.spoilt(copy + packed + (terms + 8) * 2 * lanes + 4 * lanes)
+        taps = arrays.spoilt(terms + 8, dtype=np.int64)
+        dweight = arrays.spoilt(*weight_shape)
+        deep = ceil_div(len(dweight) // groups, 2 * lanes)
+        before = x, dy, *options, groups, flat, block_h, block_c
+        run(
+            module.convolution_weight.backward_weight,
+            groups * deep * ceil_div(weight_shape[1], block_c),
+            cut,
+            before,
+            (work, taps, dweight),
+        )
+        assert_same_bits(dweight, expected, name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 40), st.integers(1, 20), st.integers(1, 110),
+    st.booleans(), st.booleans(), st.floats(0, 1), DTYPES, SIDES,
+)  # fmt: skip
+def test_dense(samples, inputs, outputs, with_bias, with_packed, cut, dtype, side):
+    arrays = Arrays(dtype, side, 4)
+    x, weight = arrays.normal(samples, inputs), arrays.normal(inputs, outputs)
+    bias = arrays.normal(outputs) if with_bias else arrays.nothing()
+    expected = np.empty((samples, outputs), dtype)
+    ckernels.dense.linear(x, weight, bias, 0, samples, expected)
+    for name, module in backends():
+        tiled, columns = module.dense_tiled, 3 * lanes_of(module, x.itemsize)
+        rows = 8 if module is ckernels else convolution_plan.CHANNEL_ROWS
+        packed = arrays.nothing()
+        if with_packed:
+            packed = arrays.spoilt(tiled.packed_size(inputs, outputs, x.itemsize))
+            packed.fill(0)  # as pack_weight does: what is beyond the last column stays
+            tiled.pack_linear(weight, packed)
+        work = arrays.spoilt(inputs * (columns + rows) + columns)
+        taps, y = arrays.spoilt(inputs, dtype=np.int64), arrays.spoilt(samples, outputs)
+        tasks = ceil_div(samples, rows) * ceil_div(outputs, columns)
+        before = x, weight, bias, packed
+        run(tiled.linear_tiled, tasks, cut, before, (work, taps, y))
+        assert_same_bits(y, expected, name)
+        transposed = arrays.spoilt(outputs, inputs)
+        run(tiled.transpose, outputs, cut, (weight,), (transposed,))
+        assert_same_bits(transposed, np.ascontiguousarray(weight.T), name)
+
+
+# One problem for each row of the table in kernels/convolution_plan.py, and what serves it.
+SERVED = [
+    (PLAIN, (1, 1, 4, 4), (1, 1, 3, 3), 1, 1),
+    (PIXELS, (2, 30, 9, 11), (33, 30, 3, 3), 1, 1),
+    (PIXELS, (1, 36, 30, 31), (40, 18, 3, 3), 2, 2),
+    (CHANNELS, (1, 3, 20, 45), (20, 3, 3, 3), 1, 1),
+    (CHANNELS, (1, 70, 1, 200), (20, 70, 1, 1), 1, 1),
+    (CHANNELS, (2, 4, 20, 21), (6, 2, 5, 4), 2, 3),
+    (STACKED, (1, 1, 40, 100), (1, 1, 5, 5), 1, 1),
+    (STACKED, (2, 6, 21, 30), (12, 1, 3, 3), 6, 1),
+]
+
+
+@pytest.mark.parametrize(("method", "x_shape", "weight_shape", "groups", "stride"), SERVED)
+def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, groups, stride, dtype):
+    """A plan, and a packed weight, made in one set give the right bits in all others."""
+    (n, c, h, w), (k, _, r, s) = x_shape, weight_shape
+    options = (stride, stride, 1, 2, 1, 1)
+    oh, ow = (h + 2 - r) // stride + 1, (w + 3 - s) // stride + 1
+    arrays = Arrays(dtype, at_page_end, 5)
+    x, weight, bias = arrays.normal(*x_shape), arrays.normal(*weight_shape), arrays.normal(k)
+    expected = plain(x, weight, bias, options, groups, (n, k, oh, ow))
+    tiled, sizes = ckernels.convolution_tiled, (n, c, k, groups, r, s, oh, ow)
+    sizes = (*sizes, *options[:2], *options[4:], x.itemsize)
+    by_numba = kernels.convolution_tiled.prepare(*sizes)
+    assert by_numba[0] == method
+    for planner, worker in itertools.product(SETS, SETS):
+        with instruction_set(planner) as available:
+            if not available:
+                continue
+            found, flat, block_h, block_w, tasks, work_size, taps_size = tiled.prepare(*sizes)
+            packed = arrays.spoilt(tiled.packed_size(k, groups, weight[0].size, x.itemsize))
+            tiled.pack_conv2d(weight, groups, packed)
+        if planner == "base" and found == PLAIN:
+            continue  # without hardware that fuses the plain loops are as good
+        assert found == method
+        if planner == "avx512" and convolution_plan.VECTOR_BYTES == 64:
+            assert (found, flat, block_h, block_w, tasks) == by_numba[:5]
+        with instruction_set(worker) as available:
+            if not available or method == PLAIN:
+                continue
+            work, taps = arrays.spoilt(work_size), arrays.spoilt(taps_size, dtype=np.int64)
+            y, blocks = arrays.spoilt(n, k, oh, ow), (flat, block_h, block_w)
+            if method == STACKED:
+                ckernels.convolution_stacked.conv2d_stacked(
+                    x, weight, bias, *options[2:4], groups, block_h, 0, tasks, work, y
+                )
+            else:
+                kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels
+                kernel(
+                    x, weight, bias, *options, groups, *blocks, 0, tasks, packed, work, taps, y
+                )  # fmt: skip
+        assert_same_bits(y, expected, f"{planner} {worker}")
