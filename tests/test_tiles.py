@@ -255,13 +255,15 @@ def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, grou
     expected = plain(x, weight, bias, options, groups, (n, k, oh, ow))
     tiled, sizes = ckernels.convolution_tiled, (n, c, k, groups, r, s, oh, ow)
     sizes = (*sizes, *options[:2], *options[4:], x.itemsize)
-    by_numba = kernels.convolution_tiled.prepare(*sizes)
+    by_numba = kernels.convolution_tiled.prepare(*sizes, False)
     assert by_numba[0] == method
     for planner, worker in itertools.product(SETS, SETS):
         with instruction_set(planner) as available:
             if not available:
                 continue
-            found, flat, block_h, block_w, tasks, work_size, taps_size = tiled.prepare(*sizes)
+            found, flat, block_h, block_w, tasks, work_size, taps_size = tiled.prepare(
+                *sizes, False
+            )
             packed = arrays.spoilt(tiled.packed_size(k, groups, weight[0].size, x.itemsize))
             tiled.pack_conv2d(weight, groups, packed)
         if planner == "base" and found == PLAIN:

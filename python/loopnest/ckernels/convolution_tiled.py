@@ -24,7 +24,9 @@ def _plan_of(method: int, flat: int, block_h: int, block_w: int) -> Any:
     return ffi.new("ln_conv2d_plan *", (method, flat, block_h, block_w, 0, 0, 0))
 
 
-def prepare(n, channels, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w, size):
+def prepare(
+    n, channels, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w, size, simple
+):
     options = stride_h, stride_w, 0, 0, dilation_h, dilation_w, groups
     plan = ffi.new("ln_conv2d_plan *")
     _PLAN[size](shape_of((n, channels, 0, 0), (k, 0, r, s), (n, k, oh, ow), *options), plan)
