@@ -170,21 +170,15 @@ LN_OP(log_softmax,
       (const real *x, int64_t classes, int64_t first, int64_t last, real *y),
       (x, classes, first, last, y))
 LN_OP(cross_entropy,
-      (const real *logits, const int64_t *target, int64_t classes, int64_t ignore_index, real
-       smoothing, int64_t first, int64_t last, real *losses),
-      (logits, target, classes, ignore_index, smoothing, first, last, losses))
+      (const real *logits, const int64_t *target, const real *weight, int64_t classes, int64_t
+       ignore_index, real smoothing, const real *scale, int64_t first, int64_t last, real *losses,
+       real *dlogits),
+      (logits, target, weight, classes, ignore_index, smoothing, scale, first, last, losses,
+       dlogits))
 LN_OP(cross_entropy_probabilities,
-      (const real *logits, const real *target, int64_t classes, real smoothing, int64_t first,
-       int64_t last, real *losses),
-      (logits, target, classes, smoothing, first, last, losses))
-LN_OP(cross_entropy_backward,
-      (const real *logits, const int64_t *target, int64_t classes, int64_t ignore_index, real
-       smoothing, const real *scale, int64_t first, int64_t last, real *dlogits),
-      (logits, target, classes, ignore_index, smoothing, scale, first, last, dlogits))
-LN_OP(cross_entropy_probabilities_backward,
-      (const real *logits, const real *target, int64_t classes, real smoothing, const real
-       *scale, int64_t first, int64_t last, real *dlogits),
-      (logits, target, classes, smoothing, scale, first, last, dlogits))
+      (const real *logits, const real *target, const real *weight, int64_t classes, real smoothing,
+       const real *scale, int64_t first, int64_t last, real *losses, real *dlogits),
+      (logits, target, weight, classes, smoothing, scale, first, last, losses, dlogits))
 LN_OP(total,
       (const real *values, int64_t n, real *result),
       (values, n, result))

@@ -1,166 +1,244 @@
 """Softmax and cross-entropy on the rows of x (N,C); the twin is csrc/loss.c.
 
-Sums over a row run in 16 lanes (lanes.py). With m the row's maximum, softmax is
+Sums over a row run in 16 lanes, folded 8, 4, 2, 1. With m the row's maximum, softmax is
 exp(x - m)/sum and log_softmax is (x - m) - log(sum): no overflow, and a row of all -inf
-gives NaN.
+gives NaN. Rows of up to 16 classes are worked on in blocks of rows (few_classes.py).
+
+Loss and gradient come from one pass: the kernels skip either if its array is empty. A target q
+(one class, or probabilities; smoothed by e: (1 - e) q + e/C) with class weights w has the loss
+-sum of w q log p and the gradient p sum(w q) - w q, p the softmax.
 """
 
 import numpy as np
 
-from loopnest.kernels import scalar
+from loopnest.kernels import few_classes, scalar
 from loopnest.kernels.jit import block, kernel
-from loopnest.kernels.lanes import LANES, add_lanes, fold
-
-_U = np.uint64
+from loopnest.kernels.lanes import add_lanes, fold
+from loopnest.kernels.simd import select
+from loopnest.kernels.simd_lanes import (
+    LANES,
+    fold_max,
+    fold_sum,
+    keep_first,
+    load,
+    load_some,
+    repeat,
+    store,
+    store_some,
+)
 
 
 @block
 def row_max(x, start, count):
-    """Largest of x[start : start + count]; NaN if there is one."""
-    best = x[_U(start)]
-    for i in range(_U(start), _U(start + count)):
-        if x[i] > best or x[i] != x[i]:
-            best = x[i]
-    return best
+    """Largest of x[start : start + count], NaN left out."""
+    low, whole = x.dtype.type(-np.inf), count - count % LANES
+    best = repeat(low)
+    for i in range(start, start + whole, LANES):
+        v = load(x, i)
+        best = select(v > best, v, best)
+    if whole < count:
+        v = load_some(x, start + whole, count - whole, low)
+        best = select(v > best, v, best)
+    return fold_max(best)
 
 
 @block
-def exponentials(x, start, count, lanes, y):
+def exponentials(x, start, count, y):
     """y = exp(x - max) on a row; returns (max, sum of y)."""
-    top = row_max(x, start, count)
-    for i in range(_U(start), _U(start + count)):
-        y[i] = scalar.exp(x[i] - top)
-    lanes[:] = 0
-    add_lanes(lanes, y, start, count)
-    return top, fold(lanes)
+    top, zero, whole = row_max(x, start, count), x.dtype.type(0), count - count % LANES
+    total = repeat(zero)
+    for i in range(start, start + whole, LANES):
+        e = scalar.exp(load(x, i) - top)
+        store(y, i, e)
+        total = total + e
+    if whole < count:
+        at, rest = start + whole, count - whole
+        e = scalar.exp(load_some(x, at, rest, zero) - top)
+        store_some(y, at, rest, e)
+        total = total + keep_first(e, rest, zero)
+    return top, fold_sum(total)
 
 
 @block
-def log_sum(x, start, count, lanes):
+def log_sum(x, start, count):
     """(max, log of the sum of exp(x - max)) of a row, without storing the exponentials."""
-    top = row_max(x, start, count)
-    lanes[:] = 0
-    for i in range(count):
-        lanes[_U(i % LANES)] += scalar.exp(x[_U(start + i)] - top)
-    return top, scalar.log(fold(lanes))
+    top, zero, whole = row_max(x, start, count), x.dtype.type(0), count - count % LANES
+    total = repeat(zero)
+    for i in range(start, start + whole, LANES):
+        total = total + scalar.exp(load(x, i) - top)
+    if whole < count:
+        e = scalar.exp(load_some(x, start + whole, count - whole, zero) - top)
+        total = total + keep_first(e, count - whole, zero)
+    return top, scalar.log(fold_sum(total))
+
+
+@block
+def scale_row(y, start, count, factor, less, scale):
+    """y = (y factor - less) scale on a row."""
+    zero, whole = y.dtype.type(0), count - count % LANES
+    for i in range(start, start + whole, LANES):
+        store(y, i, (load(y, i) * factor - less) * scale)
+    if whole < count:
+        at, rest = start + whole, count - whole
+        store_some(y, at, rest, (load_some(y, at, rest, zero) * factor - less) * scale)
 
 
 @kernel
 def softmax(x, first, last, y):
     classes = x.shape[1]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
-    lanes = np.empty(LANES, x.dtype)
+    if classes <= LANES:
+        few_classes.softmax(x1, classes, first, last, y1)
+        return
+    zero, one = x1.dtype.type(0), x1.dtype.type(1)
     for n in range(first, last):
-        start = n * classes
-        _, total = exponentials(x1, start, classes, lanes, y1)
-        for i in range(_U(start), _U(start + classes)):
-            y1[i] /= total
+        _, total = exponentials(x1, n * classes, classes, y1)
+        scale_row(y1, n * classes, classes, one / total, zero, one)
 
 
 @kernel
 def log_softmax(x, first, last, y):
     classes = x.shape[1]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
-    lanes = np.empty(LANES, x.dtype)
+    if classes <= LANES:
+        few_classes.log_softmax(x1, classes, first, last, y1)
+        return
+    zero, whole = x1.dtype.type(0), classes - classes % LANES
     for n in range(first, last):
         start = n * classes
-        top, rest = log_sum(x1, start, classes, lanes)
-        for i in range(_U(start), _U(start + classes)):
-            y1[i] = (x1[i] - top) - rest
+        top, rest = log_sum(x1, start, classes)
+        for i in range(start, start + whole, LANES):
+            store(y1, i, (load(x1, i) - top) - rest)
+        if whole < classes:
+            at, count = start + whole, classes - whole
+            store_some(y1, at, count, (load_some(x1, at, count, zero) - top) - rest)
+
+
+@block
+def log_probability_sum(x, start, count, top, rest, weight):
+    """Sum over a row of the log-probabilities, times the classes' weights if there are any."""
+    zero, whole = x.dtype.type(0), count - count % LANES
+    total = repeat(zero)
+    for c in range(0, whole, LANES):
+        v = (load(x, start + c) - top) - rest
+        total = total + (v * load(weight, c) if weight.size else v)
+    if whole < count:
+        left = count - whole
+        v = (load_some(x, start + whole, left, zero) - top) - rest
+        if weight.size:
+            v = v * load_some(weight, whole, left, zero)
+        total = total + keep_first(v, left, zero)
+    return fold_sum(total)
+
+
+@block
+def one_class_gradient(d, start, classes, hit, keep, spread, total, weight, weights, scale):
+    """From exponentials in d to the gradient for a target of one class.
+
+    ``weights`` is the sum of all class weights.
+    """
+    one = d.dtype.type(1)
+    inverse, e = one / total, d[start + hit]
+    if weight.size == 0:
+        scale_row(d, start, classes, inverse, spread, scale)
+        d[start + hit] = (e * inverse - (keep + spread)) * scale
+        return
+    wanted = keep * weight[hit]
+    factor = wanted + spread * weights
+    for c in range(classes):
+        d[start + c] = (d[start + c] * inverse * factor - spread * weight[c]) * scale
+    d[start + hit] = (e * inverse * factor - (wanted + spread * weight[hit])) * scale
 
 
 @kernel
-def cross_entropy(logits, target, ignore_index, smoothing, first, last, losses):
-    """Losses of rows [first, last) for class indices; 0 where the target is ignored.
+def cross_entropy(
+    logits, target, weight, ignore_index, smoothing, scale, first, last, losses, dlogits
+):
+    """Losses and gradients of rows [first, last) for class indices; 0 where one is ignored.
 
-    With smoothing e over C classes: -(1 - e) log p[target] - e/C sum of log p.
+    ``weight`` (C,) may be empty for none; gradients are multiplied by ``scale`` (N,); empty ``losses``
+    or ``dlogits`` are not computed.
     """
     classes = logits.shape[1]
-    x1 = logits.reshape(logits.size)
-    e = x1.dtype.type(smoothing)
-    keep, spread = x1.dtype.type(1) - e, e / x1.dtype.type(classes)
-    lanes = np.empty(LANES, logits.dtype)
+    x, d = logits.reshape(logits.size), dlogits.reshape(dlogits.size)
+    zero, one, e = x.dtype.type(0), x.dtype.type(1), x.dtype.type(smoothing)
+    keep, spread = one - e, e / x.dtype.type(classes)
+    if classes <= LANES and smoothing == 0 and weight.size == 0:
+        few_classes.cross_entropy(
+            x, target, classes, ignore_index, scale, first, last, losses, d
+        )  # fmt: skip
+        return
+    lanes = np.zeros(LANES, x.dtype)
+    add_lanes(lanes, weight, 0, weight.size)
+    weights = fold(lanes)
     for n in range(first, last):
-        if target[n] == ignore_index:
-            losses[n] = 0
+        start, hit = n * classes, target[n]
+        if hit == ignore_index:
+            if losses.size:
+                losses[n] = zero
+            if d.size:
+                d[start : start + classes] = zero
             continue
-        start = n * classes
-        top, rest = log_sum(x1, start, classes, lanes)
-        loss = rest - (x1[_U(start + target[n])] - top)
-        if smoothing != 0:
-            lanes[:] = 0
-            for i in range(classes):
-                lanes[_U(i % LANES)] += (x1[_U(start + i)] - top) - rest
-            loss = keep * loss - spread * fold(lanes)
-        losses[n] = loss
+        if d.size:
+            top, total = exponentials(x, start, classes, d)
+            rest = scalar.log(total)
+            scale_n = scale[n]
+            one_class_gradient(
+                d, start, classes, hit, keep, spread, total, weight, weights, scale_n
+            )  # fmt: skip
+        else:
+            top, rest = log_sum(x, start, classes)
+        if losses.size:
+            loss = rest - (x[start + hit] - top)
+            if weight.size:
+                loss = loss * weight[hit]
+            if smoothing != 0:
+                every = log_probability_sum(x, start, classes, top, rest, weight)
+                loss = keep * loss - spread * every
+            losses[n] = loss
 
 
 @kernel
-def cross_entropy_probabilities(logits, target, smoothing, first, last, losses):
-    """Losses of rows [first, last) for target probabilities (N,C)."""
+def cross_entropy_probabilities(
+    logits, target, weight, smoothing, scale, first, last, losses, dlogits
+):
+    """`cross_entropy` for target probabilities (N,C)."""
     classes = logits.shape[1]
-    x1, target1 = logits.reshape(logits.size), target.reshape(target.size)
-    e = x1.dtype.type(smoothing)
-    keep, spread = x1.dtype.type(1) - e, e / x1.dtype.type(classes)
-    lanes = np.empty(LANES, logits.dtype)
+    x, q1 = logits.reshape(logits.size), target.reshape(target.size)
+    d = dlogits.reshape(dlogits.size)
+    zero, one, e = x.dtype.type(0), x.dtype.type(1), x.dtype.type(smoothing)
+    keep, spread = one - e, e / x.dtype.type(classes)
     for n in range(first, last):
         start = n * classes
-        top, rest = log_sum(x1, start, classes, lanes)
-        lanes[:] = 0
-        for i in range(classes):
-            at = _U(start + i)
-            q = keep * target1[at] + spread
-            lanes[_U(i % LANES)] += q * ((x1[at] - top) - rest)
-        losses[n] = -fold(lanes)
-
-
-@kernel
-def cross_entropy_backward(logits, target, ignore_index, smoothing, scale, first, last, dlogits):
-    """Rows [first, last) of (softmax - target) scale[n] for class indices."""
-    classes = logits.shape[1]
-    x1, d1 = logits.reshape(logits.size), dlogits.reshape(dlogits.size)
-    e = x1.dtype.type(smoothing)
-    keep, spread = x1.dtype.type(1) - e, e / x1.dtype.type(classes)
-    lanes = np.empty(LANES, logits.dtype)
-    for n in range(first, last):
-        start = n * classes
-        if target[n] == ignore_index:
-            for i in range(_U(start), _U(start + classes)):
-                d1[i] = 0
-            continue
-        _, total = exponentials(x1, start, classes, lanes, d1)
-        hit = _U(start + target[n])
-        for i in range(_U(start), _U(start + classes)):
-            q = keep + spread if i == hit else spread
-            d1[i] = (d1[i] / total - q) * scale[n]
-
-
-@kernel
-def cross_entropy_probabilities_backward(logits, target, smoothing, scale, first, last, dlogits):
-    """Rows [first, last) of (softmax sum(q) - q) scale[n] for target probabilities q."""
-    classes = logits.shape[1]
-    x1, target1, d1 = (
-        logits.reshape(logits.size), target.reshape(target.size), dlogits.reshape(dlogits.size)
-    )  # fmt: skip
-    e = x1.dtype.type(smoothing)
-    keep, spread = x1.dtype.type(1) - e, e / x1.dtype.type(classes)
-    lanes = np.empty(LANES, logits.dtype)
-    for n in range(first, last):
-        start = n * classes
-        _, total = exponentials(x1, start, classes, lanes, d1)
-        lanes[:] = 0
-        for i in range(classes):
-            lanes[_U(i % LANES)] += keep * target1[_U(start + i)] + spread
-        weight = fold(lanes)
-        for i in range(_U(start), _U(start + classes)):
-            q = keep * target1[i] + spread
-            d1[i] = (d1[i] / total * weight - q) * scale[n]
+        total = one
+        if d.size:
+            top, total = exponentials(x, start, classes, d)
+            rest = scalar.log(total)
+        else:
+            top, rest = log_sum(x, start, classes)
+        loss, share = repeat(zero), repeat(zero)
+        for c in range(0, classes, LANES):
+            left = min(classes - c, LANES)
+            q = keep * load_some(q1, start + c, left, zero) + spread
+            if weight.size:
+                q = q * load_some(weight, c, left, zero)
+            term = q * ((load_some(x, start + c, left, zero) - top) - rest)
+            loss = loss + keep_first(term, left, zero)
+            share = share + keep_first(q, left, zero)
+        if losses.size:
+            losses[n] = -fold_sum(loss)
+        if d.size:
+            inverse, factor, scale_n = one / total, fold_sum(share), scale[n]
+            for c in range(classes):
+                q = keep * q1[start + c] + spread
+                if weight.size:
+                    q = q * weight[c]
+                d[start + c] = (d[start + c] * inverse * factor - q) * scale_n
 
 
 @kernel
 def total(values, result):
     """Sum of values into result[0]."""
-    lanes = np.empty(LANES, values.dtype)
-    lanes[:] = 0
+    lanes = np.zeros(LANES, values.dtype)
     add_lanes(lanes, values, 0, values.size)
     result[0] = fold(lanes)

@@ -288,12 +288,18 @@ def _losses() -> Iterator[Case]:
     for reduction in ("sum", "none"):
         yield from _entropies(f"5x4-{reduction}", (5, 4), {"reduction": reduction})
     yield from _entropies("5x4-smooth", (5, 4), {"label_smoothing": 0.125})
+    for rows in (63, 64, 65, 130):  # around a block of rows
+        yield Case("softmax", f"{rows}x10", normal((rows, 10)), {"axis": -1}, 16, 1, 1)
+        yield from _entropies(f"{rows}x10", (rows, 10), {}, ops=("cross_entropy_with_grad",))
     for rows, classes in ((4096, 1000), (8192, 128), (65536, 10)):
         cell = f"softmax+CE {rows}x{classes}"
         yield from _entropies(f"{rows}x{classes}", (rows, classes), {}, cell, True)
 
 
-def _entropies(name, shape, options, cell=None, large=False) -> Iterator[Case]:
+ENTROPIES = ("cross_entropy", "cross_entropy_backward", "cross_entropy_with_grad")
+
+
+def _entropies(name, shape, options, cell=None, large=False, ops=ENTROPIES) -> Iterator[Case]:
     classes = shape[0] if len(shape) == 1 else shape[1]
     rows = () if len(shape) == 1 else (shape[0], *shape[2:])
     size = math.prod(shape)
@@ -304,7 +310,7 @@ def _entropies(name, shape, options, cell=None, large=False) -> Iterator[Case]:
     def shares(rng, dtype):
         return rng.standard_normal(shape).astype(dtype), rng.random(shape).astype(dtype)
 
-    for op in ("cross_entropy", "cross_entropy_backward"):
+    for op in ops:
         for kind, arrays in (("indices", indices), ("shares", shares)):
             yield Case(
                 op, f"{name}-{kind}", arrays, options, 64, 6 * size, 2 * size, cell, large
@@ -319,7 +325,7 @@ ROW_OF = {
     **dict.fromkeys(("max_pool2d", "max_pool2d_backward"), "pooling"),
     **dict.fromkeys(("global_avg_pool2d", "global_max_pool2d"), "pooling"),
     **dict.fromkeys(("linear", "linear_backward"), "dense"),
-    **dict.fromkeys(("softmax", "log_softmax", "cross_entropy", "cross_entropy_backward"), "loss"),
+    **dict.fromkeys(("softmax", "log_softmax", *ENTROPIES), "loss"),
 }
 
 CASES = [*_elementwise(), *_convolutions(), *_pools(), *_denses(), *_losses()]
@@ -475,7 +481,7 @@ QUICK = (
     *("avg_pool2d-2x2", "max_pool2d-3x3s2", "max_pool2d-3x3s1"),
     *("avg_pool2d_backward-2x2", "max_pool2d_backward-3x3s2"),
     *("linear-64x784x512", "linear-1x64x64"),
-    *("cross_entropy_backward-8192x128-indices", "cross_entropy_backward-65536x10-indices"),
+    *(f"cross_entropy_with_grad-{s}-indices" for s in ("4096x1000", "8192x128", "65536x10")),
     *("cross_entropy-8192x128-indices", "linear_backward-64x784x512"),
     *map(str, _every_op()),
     *(f"{op}-100000" for op in STEPS),

@@ -444,33 +444,48 @@ def _class_rows(logits, target, ignore_index):
     return rows, hot.astype(np.float64), counts, True
 
 
-def cross_entropy(logits, target, *, reduction="mean", label_smoothing=0.0, ignore_index=-100):
-    """Return -sum(y log softmax(logits)) per row, or its sum or mean over rows that count."""
+def _shares_and_divisor(y, counts, by_class, weight, label_smoothing):
+    """Return (w q of each row and class, what a mean divides by) for target probabilities y."""
+    weight = np.ones(y.shape[1]) if weight is None else _f64(weight)
+    shares = weight * ((1.0 - label_smoothing) * y + label_smoothing / y.shape[1])
+    return shares, np.float64((y @ weight)[counts].sum() if by_class else counts.sum())
+
+
+def cross_entropy(
+    logits, target, *, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
+):
+    """Return -sum(w q log softmax(logits)) per row, or its sum or mean over rows that count."""
     rows, y, counts, by_class = _class_rows(logits, target, ignore_index)
+    shares, divisor = _shares_and_divisor(y, counts, by_class, weight, label_smoothing)
     logp = log_softmax(rows)
     # A class that is not the target adds no 0 * -inf.
-    terms = np.where(y > 0, logp, 0.0) if by_class else y * logp
-    loss = -(1.0 - label_smoothing) * terms.sum(axis=1)
-    if label_smoothing > 0:
-        loss = loss - label_smoothing * logp.mean(axis=1)
-    loss = np.where(counts, loss, 0.0)
+    terms = np.where(shares > 0, shares * logp, 0.0) if by_class else shares * logp
+    loss = np.where(counts, -terms.sum(axis=1), 0.0)
     if reduction == "none":
         shape = np.shape(logits)
         return loss.reshape(shape[:-1] if len(shape) == 1 else (shape[0], *shape[2:]))
-    return loss.sum() / {"mean": np.float64(counts.sum()), "sum": 1.0}[reduction]
+    return loss.sum() / (divisor if reduction == "mean" else 1.0)
 
 
 def cross_entropy_backward(
-    logits, target, *, reduction="mean", label_smoothing=0.0, ignore_index=-100
+    logits, target, *, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
 ):
     """Return the gradient by logits of cross_entropy; "none" gives each row's own, as "sum"."""
-    rows, y, counts, _ = _class_rows(logits, target, ignore_index)
-    y = (1.0 - label_smoothing) * y + label_smoothing / rows.shape[1]
-    grad = np.where(counts[:, None], softmax(rows) * y.sum(axis=1, keepdims=True) - y, 0.0)
-    count = {"mean": max(counts.sum(), 1), "sum": 1, "none": 1}[reduction]
+    rows, y, counts, by_class = _class_rows(logits, target, ignore_index)
+    shares, divisor = _shares_and_divisor(y, counts, by_class, weight, label_smoothing)
+    grad = softmax(rows) * shares.sum(axis=1, keepdims=True) - shares
+    grad = np.where(counts[:, None], grad, 0.0)
+    if reduction == "mean" and divisor != 0:
+        grad = grad / divisor
     axis, shape = min(np.ndim(logits) - 1, 1), list(np.shape(logits))
     shape.append(shape.pop(axis))
-    return np.moveaxis((grad / count).reshape(shape), -1, axis)
+    return np.moveaxis(grad.reshape(shape), -1, axis)
+
+
+def cross_entropy_with_grad(logits, target, **options):
+    """Return (cross_entropy, cross_entropy_backward)."""
+    loss = cross_entropy(logits, target, **options)
+    return loss, cross_entropy_backward(logits, target, **options)
 
 
 # Gates and measures --------------------------------------------------------------------------

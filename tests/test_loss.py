@@ -52,7 +52,7 @@ def test_row_sum_runs_in_16_lanes(backend, rng):
     total = (lanes[0] + lanes[1]) + lanes[2]
     for half in (8, 4, 2, 1):
         total = total[:half] + total[half : 2 * half]
-    assert_same_bits(ln.softmax(x), e / total)
+    assert_same_bits(ln.softmax(x), e * (1 / total))
 
 
 def test_cross_entropy_by_hand(backend):
@@ -79,25 +79,90 @@ def test_gradient_is_softmax_minus_one_hot(backend, dtype, rng):
     assert_close(one_hot, o - y, 4 * np.finfo(dtype).eps)
 
 
-def test_against_torch_when_there(backend, rng):
+def _weights(rng, dtype=np.float64):
+    return (0.1 + rng.random(6)).astype(dtype)
+
+
+@pytest.mark.parametrize("shape", [(6,), (4, 6), (3, 6, 2)])
+def test_against_torch_when_there(shape, backend, rng):
     torch = pytest.importorskip("torch")
     entropy = torch.nn.functional.cross_entropy
-    for shape in ((6,), (4, 6), (3, 6, 2)):
-        x = 3 * rng.standard_normal(shape)
-        rows = () if len(shape) == 1 else (shape[0], *shape[2:])
-        indices, shares = rng.integers(0, 6, rows), rng.random(shape)
-        if rows:
-            indices.flat[0] = -100
-        for target in (indices, shares):
-            for options in ({}, {"reduction": "sum"}, {"reduction": "none"}):
-                for e in (0.0, 0.1):
+    x = 3 * rng.standard_normal(shape)
+    rows = () if len(shape) == 1 else (shape[0], *shape[2:])
+    indices, shares = rng.integers(0, 6, rows), rng.random(shape)
+    if rows:
+        indices.flat[0] = -100
+    for target in (indices, shares):
+        for options in ({}, {"reduction": "sum"}, {"reduction": "none"}):
+            for e in (0.0, 0.1):
+                for weight in (None, _weights(rng)):
                     leaf = torch.tensor(x, requires_grad=True)
                     kind = dict(options, label_smoothing=e)
-                    loss = entropy(leaf, torch.tensor(target), **kind)
+                    given = None if weight is None else torch.tensor(weight)
+                    loss = entropy(leaf, torch.tensor(target), weight=given, **kind)
                     loss.sum().backward()
+                    kind["weight"] = weight
                     assert_close(ln.cross_entropy(x, target, **kind), loss.detach().numpy(), 1e-13)
                     actual = ln.cross_entropy_backward(x, target, **kind)
                     assert_close(actual, leaf.grad.numpy(), 1e-13)
+
+
+@pytest.mark.parametrize("classes", [6, 16, 17, 40])
+def test_loss_and_gradient_together_have_the_bits_of_each(classes, backend, dtype, rng):
+    x = 3 * rng.standard_normal((70, classes)).astype(dtype)
+    indices, shares = rng.integers(0, classes, 70), rng.random((70, classes)).astype(dtype)
+    indices[5] = -100
+    weight = (0.1 + rng.random(classes)).astype(dtype)
+    for target in (indices, shares):
+        for options in ({}, {"reduction": "none"}, {"label_smoothing": 0.1, "reduction": "sum"}):
+            for w in (None, weight):
+                loss, dlogits = ln.cross_entropy_with_grad(x, target, weight=w, **options)
+                assert_same_bits(loss, ln.cross_entropy(x, target, weight=w, **options))
+                assert_same_bits(dlogits, ln.cross_entropy_backward(x, target, weight=w, **options))
+
+
+def test_unit_weights_change_nothing(backend, dtype, rng):
+    for classes in (6, 20):
+        x = rng.standard_normal((9, classes)).astype(dtype)
+        target, ones = rng.integers(0, classes, 9), np.ones(classes, dtype)
+        plain = ln.cross_entropy_with_grad(x, target)
+        assert_same_bits(ln.cross_entropy_with_grad(x, target, weight=ones), plain)
+
+
+@pytest.mark.parametrize("target", ["indices", "shares"])
+def test_weights_inside_njit_and_on_both_backends(target, dtype, rng):
+    x, weight = rng.standard_normal((5, 6)).astype(dtype), _weights(rng, dtype)
+    t = rng.integers(0, 6, 5) if target == "indices" else rng.random((5, 6)).astype(dtype)
+    options = {"weight": weight, "label_smoothing": 0.25}
+    with ln.use_backend("numba"):
+        expected = ln.cross_entropy_with_grad(x, t, **options)
+    with ln.use_backend("c"):
+        assert_same_bits(ln.cross_entropy_with_grad(x, t, **options), expected)
+    assert_same_bits(njit_call("cross_entropy_with_grad", (x, t), options), expected)
+    assert_same_bits(njit_call("cross_entropy", (x, t), options), expected[0])
+
+
+def test_blocks_of_rows_have_the_bits_of_single_rows(backend, dtype, rng):
+    """Few classes are worked on in blocks of rows; NaN, infinities and ignored rows among them."""
+    x = 4 * rng.standard_normal((131, 10)).astype(dtype)
+    x[3, 2], x[70, 4], x[90], x[91, 0], x[7, 5] = np.nan, np.inf, -np.inf, -np.inf, np.nan
+    target = rng.integers(0, 10, 131)
+    target[[7, 64, 130]] = -100
+    losses, dlogits = ln.cross_entropy_with_grad(x, target, reduction="none")
+    assert losses[7] == 0 and not dlogits[[7, 64, 130]].any()
+    for n in range(0, 131, 5):
+        loss, row = ln.cross_entropy_with_grad(x[n : n + 1], target[n : n + 1], reduction="none")
+        assert_same_bits((losses[n : n + 1], dlogits[n : n + 1]), (loss, row))
+        assert_same_bits(ln.softmax(x)[n], ln.softmax(x[n]))
+        assert_same_bits(ln.log_softmax(x)[n], ln.log_softmax(x[n]))
+
+
+def test_nan_in_a_row_stays_in_its_row(backend, dtype, rng):
+    for classes in (5, 40):
+        x = rng.standard_normal((4, classes)).astype(dtype)
+        x[1, classes // 2] = np.nan
+        for f in (ln.softmax, ln.log_softmax):
+            assert np.isnan(f(x)).all(axis=1).tolist() == [False, True, False, False]
 
 
 def test_upstream_gradient(backend, rng):
@@ -144,6 +209,9 @@ BAD = [
     (ValueError, "at least 1 class", lambda: ln.cross_entropy(np.zeros((2, 0)), T)),
     (ValueError, "logits has 0 dimensions", lambda: ln.cross_entropy(1.0, 0)),
     (ValueError, "dy has shape", lambda: ln.cross_entropy_backward(X, T, dy=np.ones(2))),
+    (ValueError, "weight has shape", lambda: ln.cross_entropy(X, T, weight=np.ones(2))),
+    (TypeError, "dtypes", lambda: ln.cross_entropy(X, T, weight=np.ones(3, np.float32))),
+    (ValueError, "cross_entropy_with_grad: target", lambda: ln.cross_entropy_with_grad(X, T + 3)),
     (TypeError, "float16", lambda: ln.softmax(X.astype(np.float16))),
 ]  # fmt: skip
 
@@ -157,5 +225,7 @@ def test_bad_input(error, message, call, backend):
 def test_bad_input_inside_njit():
     with pytest.raises(ValueError, match="class out of range"):
         njit_call("cross_entropy", (X, T + 3), {})
+    with pytest.raises(ValueError, match="weight has not one value a class"):
+        njit_call("cross_entropy", (X, T), {"weight": np.ones(2)})
     with pytest.raises(ValueError, match="axis"):
         njit_call("softmax", (X,), {"axis": 2})

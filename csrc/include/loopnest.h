@@ -241,17 +241,14 @@ void ln_softmax_f32(const float *x, int64_t classes, int64_t first, int64_t last
 void ln_softmax_f64(const double *x, int64_t classes, int64_t first, int64_t last, double *y);
 void ln_log_softmax_f32(const float *x, int64_t classes, int64_t first, int64_t last, float *y);
 void ln_log_softmax_f64(const double *x, int64_t classes, int64_t first, int64_t last, double *y);
-/* target: class indices, each in [0, classes) or ignore_index (loss 0) */
-void ln_cross_entropy_f32(const float *logits, const int64_t *target, int64_t classes, int64_t ignore_index, float smoothing, int64_t first, int64_t last, float *losses);
-void ln_cross_entropy_f64(const double *logits, const int64_t *target, int64_t classes, int64_t ignore_index, double smoothing, int64_t first, int64_t last, double *losses);
+/* Loss and gradient of each row in one pass. target: class indices, each in [0, classes) or
+ * ignore_index (loss and gradient 0); weight: one a class, or NULL; dlogits = gradient times
+ * scale[row]; losses or dlogits may be NULL (not wanted), scale too if dlogits is */
+void ln_cross_entropy_f32(const float *logits, const int64_t *target, const float *weight, int64_t classes, int64_t ignore_index, float smoothing, const float *scale, int64_t first, int64_t last, float *losses, float *dlogits);
+void ln_cross_entropy_f64(const double *logits, const int64_t *target, const double *weight, int64_t classes, int64_t ignore_index, double smoothing, const double *scale, int64_t first, int64_t last, double *losses, double *dlogits);
 /* target: probabilities, as logits */
-void ln_cross_entropy_probabilities_f32(const float *logits, const float *target, int64_t classes, float smoothing, int64_t first, int64_t last, float *losses);
-void ln_cross_entropy_probabilities_f64(const double *logits, const double *target, int64_t classes, double smoothing, int64_t first, int64_t last, double *losses);
-/* (softmax - target) scale[row] */
-void ln_cross_entropy_backward_f32(const float *logits, const int64_t *target, int64_t classes, int64_t ignore_index, float smoothing, const float *scale, int64_t first, int64_t last, float *dlogits);
-void ln_cross_entropy_backward_f64(const double *logits, const int64_t *target, int64_t classes, int64_t ignore_index, double smoothing, const double *scale, int64_t first, int64_t last, double *dlogits);
-void ln_cross_entropy_probabilities_backward_f32(const float *logits, const float *target, int64_t classes, float smoothing, const float *scale, int64_t first, int64_t last, float *dlogits);
-void ln_cross_entropy_probabilities_backward_f64(const double *logits, const double *target, int64_t classes, double smoothing, const double *scale, int64_t first, int64_t last, double *dlogits);
+void ln_cross_entropy_probabilities_f32(const float *logits, const float *target, const float *weight, int64_t classes, float smoothing, const float *scale, int64_t first, int64_t last, float *losses, float *dlogits);
+void ln_cross_entropy_probabilities_f64(const double *logits, const double *target, const double *weight, int64_t classes, double smoothing, const double *scale, int64_t first, int64_t last, double *losses, double *dlogits);
 /* result[0] = sum of n values, in 16 lanes */
 void ln_total_f32(const float *values, int64_t n, float *result);
 void ln_total_f64(const double *values, int64_t n, double *result);

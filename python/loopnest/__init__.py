@@ -29,7 +29,13 @@ from loopnest.dense import linear, linear_backward
 from loopnest.descent import Descent, descend
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
 from loopnest.logic_network import LogicNetwork
-from loopnest.loss import cross_entropy, cross_entropy_backward, log_softmax, softmax
+from loopnest.loss import (
+    cross_entropy,
+    cross_entropy_backward,
+    cross_entropy_with_grad,
+    log_softmax,
+    softmax,
+)
 from loopnest.optimizer import (
     adagrad_step,
     adam_step,

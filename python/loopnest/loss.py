@@ -81,9 +81,17 @@ class _Problem:
     """Arguments of a cross-entropy, checked and laid out as rows of classes."""
 
     def __init__(
-        self, op: str, logits: Any, target: Any, reduction: Any, smoothing: Any, ignore_index: Any
+        self,
+        op: str,
+        logits: Any,
+        target: Any,
+        weight: Any,
+        reduction: Any,
+        smoothing: Any,
+        ignore_index: Any,
     ) -> None:
         logits = checks.array(op, "logits", logits)
+        self.op, self.dtype = op, logits.dtype
         self.reduction = checks.choice(op, "reduction", reduction, REDUCTIONS)
         self.smoothing = checks.number(op, "label_smoothing", smoothing, 0.0, 1.0)
         if logits.ndim < 1:
@@ -96,6 +104,8 @@ class _Problem:
         moved = np.moveaxis(logits, self.axis, -1)
         self.moved_shape, self.shape = moved.shape, moved.shape[:-1]
         self.logits = np.ascontiguousarray(moved).reshape(-1, self.classes)
+        self.rows = len(self.logits)
+        self.weight = self._weight(op, weight, logits)
         self.ignore_index = checks.integer(op, "ignore_index", ignore_index, -(2**62), 2**62)
         target = np.asarray(target)
         self.by_index = target.dtype.kind in "iu" and (
@@ -104,7 +114,15 @@ class _Problem:
         self.target = (
             self._indices(op, target) if self.by_index else self._shares(op, target, logits)
         )
-        self.rows = len(self.logits)
+
+    def _weight(self, op: str, weight: Any, logits: np.ndarray) -> np.ndarray:
+        """Weight of each class; empty for none."""
+        if weight is None:
+            return np.empty(0, logits.dtype)
+        weight = checks.array(op, "weight", weight)
+        checks.same_shape(op, "weight", weight, (self.classes,))
+        checks.same_dtype(op, logits=logits, weight=weight)
+        return weight
 
     def _indices(self, op: str, target: np.ndarray) -> np.ndarray:
         checks.same_shape(op, "target", target, self.shape)
@@ -123,33 +141,77 @@ class _Problem:
         checks.same_dtype(op, logits=logits, target=target)
         return np.ascontiguousarray(np.moveaxis(target, self.axis, -1)).reshape(-1, self.classes)
 
-    @property
-    def count(self) -> int:
-        """Rows that a mean divides by."""
-        if self.by_index:
-            return int(np.count_nonzero(self.target != self.ignore_index))
-        return self.rows
+    def divisor(self) -> Any:
+        """What a mean divides by: the rows that count, or their classes' weights."""
+        if not self.by_index:
+            return self.dtype.type(self.rows)
+        counted = self.target[self.target != self.ignore_index]
+        if not self.weight.size:
+            return self.dtype.type(counted.size)
+        return self.dtype.type(_total(self.weight[counted]))
 
-    def arguments(self) -> tuple:
-        """Leading arguments of the kernels."""
-        ignore = (self.ignore_index,) if self.by_index else ()
-        return (self.logits, self.target, *ignore, self.smoothing)
+    def scale(self, dy: Any) -> np.ndarray:
+        """Factor of each row's gradient: dy, over the mean's divisor."""
+        scale, dy = np.empty(self.rows, self.dtype), checks.array(self.op, "dy", dy)
+        if dy.ndim == 0:
+            scale[:] = dy
+        elif self.reduction == "none":
+            checks.same_shape(self.op, "dy", dy, self.shape)
+            scale[:] = dy.reshape(-1)
+        else:
+            raise ValueError(
+                f"{self.op}: dy has shape {dy.shape} with reduction {self.reduction!r}; "
+                "accepted: a number"
+            )
+        if self.reduction == "mean":
+            divisor = self.divisor()
+            if divisor != 0:
+                scale /= divisor
+        return scale
 
-    def kernel(self, backward: bool) -> Any:
-        """The kernel for this kind of target."""
+    def run(self, losses: np.ndarray, scale: np.ndarray, dlogits: np.ndarray) -> None:
+        """Compute losses and gradients; either array may be empty for not wanted."""
         name = "cross_entropy" if self.by_index else "cross_entropy_probabilities"
-        return getattr(backend.kernels.loss, name + ("_backward" if backward else ""))
+        kernel = getattr(backend.kernels.loss, name)
+        ignore = (self.ignore_index,) if self.by_index else ()
+        given = (self.logits, self.target, self.weight, *ignore, self.smoothing, scale)
+        threads.split(
+            lambda a, b: kernel(*given, a, b, losses, dlogits),
+            self.rows,
+            self.logits.size * _WORK,
+        )
+
+    def reduced(self, losses: np.ndarray) -> Any:
+        """The loss from those of the rows."""
+        if self.reduction == "none":
+            return losses.reshape(self.shape)[()]
+        total = _total(losses)
+        if self.reduction == "sum":
+            return total
+        divisor = self.divisor()
+        return total / divisor if divisor != 0 else self.dtype.type(math.nan)
+
+    def shaped(self, rows: np.ndarray) -> np.ndarray:
+        """Gradients of the rows in the logits' shape."""
+        return np.ascontiguousarray(np.moveaxis(rows.reshape(self.moved_shape), -1, self.axis))
+
+
+def _total(values: np.ndarray) -> Any:
+    result = np.empty(1, values.dtype)
+    backend.kernels.loss.total(np.ascontiguousarray(values), result)
+    return result[0]
 
 
 def cross_entropy(
     logits: Any,
     target: Any,
     *,
+    weight: Any = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
 ) -> Any:
-    """Cross-entropy between softmax(logits) and a target, -sum of q log softmax(logits).
+    """Cross-entropy between softmax(logits) and a target, -sum of w q log softmax(logits).
 
     Parameters
     ----------
@@ -158,8 +220,11 @@ def cross_entropy(
     target : array_like
         Class indices (integers; shape of logits without C), or probabilities (shape and
         dtype of logits).
+    weight : array_like, shape (C,), optional
+        Weight w of each class, dtype of logits; 1 if left out.
     reduction : {"mean", "sum", "none"}
-        "mean" divides by the number of rows that are not ignored.
+        "mean" divides by the number of rows that are not ignored; for class indices
+        with weights by the sum of the weights of those rows' classes (as PyTorch does).
     label_smoothing : float
         From 0 to 1: this share of each target is spread evenly over all classes.
     ignore_index : int
@@ -181,25 +246,17 @@ def cross_entropy(
     >>> round(float(ln.cross_entropy(np.array([[0.0, 0.0]]), np.array([1]))), 6)
     0.693147
     """
-    op = "cross_entropy"
-    p = _Problem(op, logits, target, reduction, label_smoothing, ignore_index)
-    dtype = p.logits.dtype
-    losses = np.empty(p.rows, dtype)
-    kernel, arguments = p.kernel(backward=False), p.arguments()
-    threads.split(lambda a, b: kernel(*arguments, a, b, losses), p.rows, p.logits.size * _WORK)
-    if p.reduction == "none":
-        return losses.reshape(p.shape)[()]
-    result = np.empty(1, dtype)
-    backend.kernels.loss.total(losses, result)
-    if p.reduction == "mean":
-        return result[0] / dtype.type(p.count) if p.count else dtype.type(math.nan)
-    return result[0]
+    p = _Problem("cross_entropy", logits, target, weight, reduction, label_smoothing, ignore_index)
+    losses, nothing = np.empty(p.rows, p.dtype), np.empty(0, p.dtype)
+    p.run(losses, nothing, nothing.reshape(0, p.classes))
+    return p.reduced(losses)
 
 
 def cross_entropy_backward(
     logits: Any,
     target: Any,
     *,
+    weight: Any = None,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
@@ -211,7 +268,7 @@ def cross_entropy_backward(
 
     Parameters
     ----------
-    logits, target, reduction, label_smoothing, ignore_index
+    logits, target, weight, reduction, label_smoothing, ignore_index
         As in the forward call.
     dy : float or array_like
         Gradient by the loss: a number, or for reduction "none" also an array of its shape.
@@ -226,22 +283,52 @@ def cross_entropy_backward(
         For arguments that do not fit.
     """
     op = "cross_entropy_backward"
-    p = _Problem(op, logits, target, reduction, label_smoothing, ignore_index)
-    dtype = p.logits.dtype
-    scale = np.empty(p.rows, dtype)
-    dy = checks.array(op, "dy", dy)
-    if dy.ndim == 0:
-        scale[:] = dy
-    elif p.reduction == "none":
-        checks.same_shape(op, "dy", dy, p.shape)
-        scale[:] = dy.reshape(-1)
-    else:
-        raise ValueError(
-            f"{op}: dy has shape {dy.shape} with reduction {p.reduction!r}; accepted: a number"
-        )
-    if p.reduction == "mean" and p.count:
-        scale /= dtype.type(p.count)
+    p = _Problem(op, logits, target, weight, reduction, label_smoothing, ignore_index)
     rows = np.empty_like(p.logits)
-    kernel, arguments = p.kernel(backward=True), p.arguments()
-    threads.split(lambda a, b: kernel(*arguments, scale, a, b, rows), p.rows, rows.size * _WORK)
-    return np.ascontiguousarray(np.moveaxis(rows.reshape(p.moved_shape), -1, p.axis))
+    p.run(np.empty(0, p.dtype), p.scale(dy), rows)
+    return p.shaped(rows)
+
+
+def cross_entropy_with_grad(
+    logits: Any,
+    target: Any,
+    *,
+    weight: Any = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+) -> tuple[Any, np.ndarray]:
+    """Loss and its gradient by the logits in one pass, for a training step.
+
+    The bits are those of `cross_entropy` and `cross_entropy_backward`; each row's exponentials
+    are computed once instead of twice.
+
+    Parameters
+    ----------
+    logits, target, weight, reduction, label_smoothing, ignore_index
+        As for `cross_entropy`.
+
+    Returns
+    -------
+    loss : number or ndarray
+        As `cross_entropy` returns it.
+    dlogits : ndarray, shape of logits
+        For reduction "none" each row's own gradient.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, loopnest as ln
+    >>> loss, dlogits = ln.cross_entropy_with_grad(np.zeros((1, 2)), np.array([1]))
+    >>> dlogits.tolist()
+    [[0.5, -0.5]]
+    """
+    op = "cross_entropy_with_grad"
+    p = _Problem(op, logits, target, weight, reduction, label_smoothing, ignore_index)
+    losses, rows = np.empty(p.rows, p.dtype), np.empty_like(p.logits)
+    p.run(losses, p.scale(1.0), rows)
+    return p.reduced(losses), p.shaped(rows)

@@ -89,6 +89,7 @@ _LOSS: dict[str, Call] = {
     "log_softmax": lambda t: ln.log_softmax(_matrix(t)),
     "cross_entropy": _loss("cross_entropy"),
     "cross_entropy_backward": _loss("cross_entropy_backward"),
+    "cross_entropy_with_grad": _loss("cross_entropy_with_grad"),
 }
 _GATES: dict[str, Call] = {"gate_forward": lambda t: ln.gate_forward("xor", *[np.ones(1, t)] * 2)}
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from loopnest._c import ffi
 from loopnest.ckernels.call import by_dtype, pointer
 
 _softmax = by_dtype("softmax")
 _log_softmax = by_dtype("log_softmax")
 _indices = by_dtype("cross_entropy")
 _probabilities = by_dtype("cross_entropy_probabilities")
-_indices_backward = by_dtype("cross_entropy_backward")
-_probabilities_backward = by_dtype("cross_entropy_probabilities_backward")
 _total = by_dtype("total")
 
 
@@ -21,30 +20,26 @@ def log_softmax(x, first, last, y):
     _log_softmax[x.dtype](pointer(x), x.shape[1], first, last, pointer(y))
 
 
-def cross_entropy(logits, target, ignore_index, smoothing, first, last, losses):
+def _or_null(array):
+    """An empty array stands for one that is not wanted."""
+    return pointer(array) if array.size else ffi.NULL
+
+
+def cross_entropy(
+    logits, target, weight, ignore_index, smoothing, scale, first, last, losses, dlogits
+):
     _indices[logits.dtype](
-        pointer(logits), pointer(target), logits.shape[1], ignore_index, smoothing, first, last,
-        pointer(losses),
+        pointer(logits), pointer(target), _or_null(weight), logits.shape[1], ignore_index,
+        smoothing, _or_null(scale), first, last, _or_null(losses), _or_null(dlogits),
     )  # fmt: skip
 
 
-def cross_entropy_probabilities(logits, target, smoothing, first, last, losses):
+def cross_entropy_probabilities(
+    logits, target, weight, smoothing, scale, first, last, losses, dlogits
+):
     _probabilities[logits.dtype](
-        pointer(logits), pointer(target), logits.shape[1], smoothing, first, last, pointer(losses)
-    )
-
-
-def cross_entropy_backward(logits, target, ignore_index, smoothing, scale, first, last, dlogits):
-    _indices_backward[logits.dtype](
-        pointer(logits), pointer(target), logits.shape[1], ignore_index, smoothing,
-        pointer(scale), first, last, pointer(dlogits),
-    )  # fmt: skip
-
-
-def cross_entropy_probabilities_backward(logits, target, smoothing, scale, first, last, dlogits):
-    _probabilities_backward[logits.dtype](
-        pointer(logits), pointer(target), logits.shape[1], smoothing, pointer(scale), first, last,
-        pointer(dlogits),
+        pointer(logits), pointer(target), _or_null(weight), logits.shape[1], smoothing,
+        _or_null(scale), first, last, _or_null(losses), _or_null(dlogits),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from loopnest.kernels import loss as kernels
 from loopnest.overloads.common import (
     contiguous,
     float_array,
+    is_none,
     literal,
     output,
     overloads,
@@ -138,100 +139,158 @@ def _target_rows(op, logits, target, dtype):
     return register_jitable(shares)
 
 
-def _problem(op, logits, target):
-    """(dtype, class axis, function for logits, function for target)."""
+def _weights(op, weight, dtype):
+    """Compiled function ``(weight, classes) -> array``, empty for no weights."""
+    if is_none(weight):
+        real = np.float32 if dtype == types.float32 else np.float64
+        return register_jitable(lambda weight, classes: np.empty(0, real))
+    same_dtype(op, logits=types.Array(dtype, 2, "C"), weight=weight)
+    if weight.ndim != 1:
+        raise TypingError(f"{op}: weight has {weight.ndim} dimensions; accepted: 1")
+    prepare = contiguous(weight, dtype)
+    message = op + ": weight has not one value a class"
+
+    def weights(weight, classes):
+        if weight.size != classes:
+            raise ValueError(message)
+        return prepare(weight)
+
+    return register_jitable(weights)
+
+
+def _problem(op, logits, target, weight):
+    """(class axis, compiled function that checks and gives rows of logits, target, weights)."""
     float_array(op, "logits", logits)
     dtype = same_dtype(op, logits=logits)
     if not _is_index(logits, target):
         dtype = same_dtype(op, logits=logits, target=target)
     prepare, axis = contiguous(logits, dtype), min(logits.ndim - 1, 1)
     target_rows = _target_rows(op, logits, target, dtype)
+    weights = _weights(op, weight, dtype)
 
     wrong_smoothing = op + ": label_smoothing is out of range; accepted: 0 to 1"
     no_classes = op + ": logits must have at least 1 class"
 
-    def rows(logits, target, label_smoothing, ignore_index):
+    def rows(logits, target, weight, label_smoothing, ignore_index):
         if not 0 <= label_smoothing <= 1:
             raise ValueError(wrong_smoothing)
         classes = logits.shape[axis]
         if classes < 1:
             raise ValueError(no_classes)
         a = prepare(logits)
-        return _to_rows(a, axis), target_rows(a, target, axis, classes, ignore_index)
+        t = target_rows(a, target, axis, classes, ignore_index)
+        return _to_rows(a, axis), t, weights(weight, classes)
 
     return axis, register_jitable(rows)
 
 
-def _counted(logits, target):
-    """Compiled function: the number of rows that a mean divides by."""
+def _divisor(logits, target, weight):
+    """Compiled function: what a mean divides by."""
     if not _is_index(logits, target):
-        return register_jitable(lambda target, ignore_index: len(target))
-    return register_jitable(lambda target, ignore_index: np.sum(target != ignore_index))
+        return register_jitable(lambda target, weight, ignore_index: weight.dtype.type(len(target)))
+    if is_none(weight):
+        return register_jitable(
+            lambda target, weight, ignore_index: weight.dtype.type(np.sum(target != ignore_index))
+        )
+    total = kernels.total
+
+    def weights(target, weight, ignore_index):
+        counted, result = weight[target[target != ignore_index]], np.empty(1, weight.dtype)
+        total(counted, result)
+        return result[0]
+
+    return register_jitable(weights)
 
 
-def _kernel(logits, target, backward):
+def _run(logits, target):
     """Compiled function that calls the kernel for this kind of target on all rows."""
     if _is_index(logits, target):
-        kernel = kernels.cross_entropy_backward if backward else kernels.cross_entropy
-        if backward:
-            return register_jitable(
-                lambda x, t, ignore, e, scale, y: kernel(x, t, ignore, e, scale, 0, len(x), y)
-            )
-        return register_jitable(lambda x, t, ignore, e, y: kernel(x, t, ignore, e, 0, len(x), y))
-    if backward:
-        kernel = kernels.cross_entropy_probabilities_backward
+        kernel = kernels.cross_entropy
         return register_jitable(
-            lambda x, t, ignore, e, scale, y: kernel(x, t, e, scale, 0, len(x), y)
+            lambda x, t, w, ignore, e, scale, losses, d: kernel(
+                x, t, w, ignore, e, scale, 0, len(x), losses, d
+            )
         )
     kernel = kernels.cross_entropy_probabilities
-    return register_jitable(lambda x, t, ignore, e, y: kernel(x, t, e, 0, len(x), y))
+    return register_jitable(
+        lambda x, t, w, ignore, e, scale, losses, d: kernel(x, t, w, e, scale, 0, len(x), losses, d)
+    )
+
+
+def _reduced(logits, target, weight, reduction):
+    """Compiled function ``(losses, rows' target, weights, ignore_index, logits)`` -> the loss."""
+    if reduction != "none":
+        total, mean, divisor = kernels.total, reduction == "mean", _divisor(logits, target, weight)
+
+        def reduced(losses, t, w, ignore_index, logits):
+            result = np.empty(1, losses.dtype)
+            total(losses, result)
+            if mean:
+                count = divisor(t, w, ignore_index)
+                result[0] = result[0] / count if count != 0 else losses.dtype.type(np.nan)
+            return result[0]
+
+    elif logits.ndim == 1:
+
+        def reduced(losses, t, w, ignore_index, logits):
+            return losses[0]
+
+    elif logits.ndim == 2:
+
+        def reduced(losses, t, w, ignore_index, logits):
+            return losses
+
+    else:
+
+        def reduced(losses, t, w, ignore_index, logits):
+            return losses.reshape((logits.shape[0], *logits.shape[2:]))
+
+    return register_jitable(reduced)
+
+
+def _scaled(logits, target, weight, reduction):
+    """Compiled function: divides the rows' factors by the mean's divisor, if it is a mean."""
+    if reduction != "mean":
+        return register_jitable(lambda scale, t, w, ignore_index: None)
+    divisor = _divisor(logits, target, weight)
+
+    def scaled(scale, t, w, ignore_index):
+        count = divisor(t, w, ignore_index)
+        if count != 0:
+            scale /= count
+
+    return register_jitable(scaled)
 
 
 @overloads(public.cross_entropy)
-def cross_entropy(logits, target, reduction="mean", label_smoothing=0.0, ignore_index=-100):
+def cross_entropy(
+    logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
+):
     op = "cross_entropy"
     reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
-    axis, prepare = _problem(op, logits, target)
-    run, count = _kernel(logits, target, backward=False), _counted(logits, target)
-    total, mean = kernels.total, reduction_name == "mean"
+    _, prepare = _problem(op, logits, target, weight)
+    run, reduced = _run(logits, target), _reduced(logits, target, weight, reduction_name)
 
-    def reduced(logits, target, reduction="mean", label_smoothing=0.0, ignore_index=-100):
-        rows, t = prepare(logits, target, label_smoothing, ignore_index)
-        losses, result = np.empty(len(rows), rows.dtype), np.empty(1, rows.dtype)
-        run(rows, t, ignore_index, float(label_smoothing), losses)
-        total(losses, result)
-        if mean:
-            result[0] /= rows.dtype.type(count(t, ignore_index))
-        return result[0]
+    def implementation(
+        logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
+    ):
+        rows, t, w = prepare(logits, target, weight, label_smoothing, ignore_index)
+        losses, nothing = np.empty(len(rows), rows.dtype), np.empty(0, rows.dtype)
+        none = np.empty((0, rows.shape[1]), rows.dtype)
+        run(rows, t, w, ignore_index, float(label_smoothing), nothing, losses, none)
+        return reduced(losses, t, w, ignore_index, logits)
 
-    def each(logits, target, reduction="mean", label_smoothing=0.0, ignore_index=-100):
-        rows, t = prepare(logits, target, label_smoothing, ignore_index)
-        losses = np.empty(len(rows), rows.dtype)
-        run(rows, t, ignore_index, float(label_smoothing), losses)
-        return shaped(losses, logits)
-
-    if reduction_name != "none":
-        return reduced
-    if logits.ndim == 1:
-        shaped = register_jitable(lambda losses, logits: losses[0])
-    elif logits.ndim == 2:
-        shaped = register_jitable(lambda losses, logits: losses)
-    else:
-        shaped = register_jitable(
-            lambda losses, logits: losses.reshape((logits.shape[0], *logits.shape[2:]))
-        )
-    return each
+    return implementation
 
 
 @overloads(public.cross_entropy_backward)
 def cross_entropy_backward(
-    logits, target, reduction="mean", label_smoothing=0.0, ignore_index=-100, dy=1.0
+    logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100, dy=1.0
 ):
     op = "cross_entropy_backward"
     reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
-    axis, prepare = _problem(op, logits, target)
-    run, count = _kernel(logits, target, backward=True), _counted(logits, target)
-    mean = reduction_name == "mean"
+    axis, prepare = _problem(op, logits, target, weight)
+    run, scaled = _run(logits, target), _scaled(logits, target, weight, reduction_name)
     if isinstance(dy, types.Array):
         if reduction_name != "none":
             raise TypingError(f"{op}: dy is an array; accepted with {reduction_name!r}: a number")
@@ -251,18 +310,41 @@ def cross_entropy_backward(
     fill = register_jitable(fill)
 
     def implementation(
-        logits, target, reduction="mean", label_smoothing=0.0, ignore_index=-100, dy=1.0
-    ):
-        rows, t = prepare(logits, target, label_smoothing, ignore_index)
+        logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100, dy=1.0
+    ):  # fmt: skip
+        rows, t, w = prepare(logits, target, weight, label_smoothing, ignore_index)
         scale, result = np.empty(len(rows), rows.dtype), np.empty_like(rows)
         fill(scale, dy)
-        if mean:
-            counted = count(t, ignore_index)
-            if counted:
-                scale /= rows.dtype.type(counted)
-        run(rows, t, ignore_index, float(label_smoothing), scale, result)
+        scaled(scale, t, w, ignore_index)
+        nothing = np.empty(0, rows.dtype)
+        run(rows, t, w, ignore_index, float(label_smoothing), scale, nothing, result)
         dlogits = np.empty(logits.shape, rows.dtype)
         _from_rows(result, axis, dlogits)
         return dlogits
+
+    return implementation
+
+
+@overloads(public.cross_entropy_with_grad)
+def cross_entropy_with_grad(
+    logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
+):
+    op = "cross_entropy_with_grad"
+    reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
+    axis, prepare = _problem(op, logits, target, weight)
+    run, scaled = _run(logits, target), _scaled(logits, target, weight, reduction_name)
+    reduced = _reduced(logits, target, weight, reduction_name)
+
+    def implementation(
+        logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
+    ):
+        rows, t, w = prepare(logits, target, weight, label_smoothing, ignore_index)
+        losses, scale = np.empty(len(rows), rows.dtype), np.ones(len(rows), rows.dtype)
+        result = np.empty_like(rows)
+        scaled(scale, t, w, ignore_index)
+        run(rows, t, w, ignore_index, float(label_smoothing), scale, losses, result)
+        dlogits = np.empty(logits.shape, rows.dtype)
+        _from_rows(result, axis, dlogits)
+        return reduced(losses, t, w, ignore_index, logits), dlogits
 
     return implementation
