@@ -8,7 +8,7 @@ TOOLS := .venv/.tools
 INSTALLED := .venv/.installed
 SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
 
-.PHONY: all test lint bench bench-full bench-compare bench-publish bench-result bench-peers wheel-check \
+.PHONY: all test lint exhaustive bench bench-full bench-compare bench-publish bench-result bench-peers wheel-check \
 	reproduce clean help
 
 all: reproduce ## set up and compute the worked problems on every backend, with plots
@@ -35,6 +35,9 @@ test: $(INSTALLED) ## all tests, then ruff and mypy
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+exhaustive: $(INSTALLED) ## every float32 input of every activation, both backends: docs/accuracy.md
+	$(BIN)/python tests/exhaustive.py $(if $(STEP),--step $(STEP)) $(if $(FUNCTIONS),--functions $(FUNCTIONS))
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -13,14 +13,17 @@ from loopnest.kernels.simd import select
 from loopnest.kernels.simd_lanes import LANES, load, store
 
 ROWS = 64
+_U = np.uint64  # an index that may be negative costs a test
 
 
 @block
 def to_columns(x, start, rows, classes, columns):
     """columns[c][r] = x[start + r][c]; zeros beyond the last row."""
-    for r in range(rows):
-        for c in range(classes):
-            columns[c * ROWS + r] = x[start + r * classes + c]
+    at = _U(start)
+    for r in range(_U(rows)):
+        for c in range(_U(classes)):
+            columns[c * _U(ROWS) + r] = x[at]
+            at += _U(1)
     if rows < ROWS:
         for c in range(classes):
             columns[c * ROWS + rows : (c + 1) * ROWS] = 0
@@ -29,9 +32,11 @@ def to_columns(x, start, rows, classes, columns):
 @block
 def from_columns(columns, start, rows, classes, y):
     """y[start + r][c] = columns[c][r]"""
-    for r in range(rows):
-        for c in range(classes):
-            y[start + r * classes + c] = columns[c * ROWS + r]
+    at = _U(start)
+    for r in range(_U(rows)):
+        for c in range(_U(classes)):
+            y[at] = columns[c * _U(ROWS) + r]
+            at += _U(1)
 
 
 @block

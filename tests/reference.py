@@ -75,7 +75,10 @@ def silu(x):
     return x * sigmoid(x)
 
 
-_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+try:  # the quicker one; both are the C library's or Cephes' in double
+    from scipy.special import erfc as _erfc
+except ImportError:
+    _erfc = np.vectorize(math.erfc, otypes=[np.float64])
 
 
 def _gelu_argument(x, approximate):

@@ -57,9 +57,7 @@ def test_float32_scan(name, backend):
     """Every 4096th of all float32 values, and all around the borders; `make exhaustive` does all."""
     function = scan.FUNCTIONS[name]
     for x in (scan.inputs(1234, scan.EVERY, 4096), scan.border_inputs()):
-        with np.errstate(all="ignore"):
-            exact = function.exact(x.astype(np.float64))
-        errors = scan.errors_of(function.run(_kernels(), x), exact, x)
+        errors = scan.errors_of(function.run(_kernels(), x), scan.exact_values(function, x), x)
         assert errors.worst <= function.limit, f"{errors.worst} ulp at {errors.at!r}"
 
 
@@ -224,6 +222,44 @@ def test_zero_dimensional_out(backend):
     out = np.empty(())
     assert ln.sigmoid(0.0, out=out) is out
     assert out == 0.5
+
+
+def test_no_spurious_warnings(backend, dtype):
+    info = np.finfo(dtype)
+    x = np.array([0, -0.0, info.tiny, -info.tiny, 1e4, -1e4, info.max, info.min, np.inf, -np.inf])
+    x = np.append(x, [np.nan, info.smallest_subnormal]).astype(dtype)
+    with np.errstate(all="raise"):
+        for function, options in FUNCTIONS.values():
+            function(x, **options)
+        for name in DERIVATIVES:
+            op = name.split("-")[0]
+            getattr(ln, op + "_backward")(np.ones_like(x), x, **DERIVATIVES[name])
+
+
+def test_where_is_refused_with_advice():
+    mask = np.array([True, False])
+    for function in (ln.exp, ln.sigmoid, ln.tanh, ln.relu, ln.leaky_relu, ln.silu, ln.gelu):
+        with pytest.raises(TypeError, match=r"where is not supported.*np\.where"):
+            function(np.zeros(2), where=mask)
+
+
+def test_through_dask(backend, dtype, rng):
+    da = pytest.importorskip("dask.array")
+    x = rng.standard_normal((6, 9)).astype(dtype)
+    lazy = da.from_array(x, chunks=(4, 5))
+    assert_same_bits(lazy.map_blocks(ln.gelu, dtype=dtype).compute(), ln.gelu(x))
+    rows = da.from_array(x, chunks=(4, 9)).map_blocks(ln.softmax, dtype=dtype)
+    assert_same_bits(rows.compute(), ln.softmax(x))
+
+
+def test_through_xarray(backend, dtype, rng):
+    xr = pytest.importorskip("xarray")
+    x = xr.DataArray(rng.standard_normal((3, 4)).astype(dtype), dims=("row", "class"))
+    y = xr.apply_ufunc(ln.silu, x)
+    assert y.dims == x.dims
+    assert_same_bits(y.values, ln.silu(x.values))
+    p = xr.apply_ufunc(ln.softmax, x, input_core_dims=[["row"]], output_core_dims=[["row"]])
+    assert_same_bits(p.values, ln.softmax(x.values.T.copy()))
 
 
 BAD = [

@@ -121,6 +121,24 @@ def test_loss_and_gradient_together_have_the_bits_of_each(classes, backend, dtyp
                 assert_same_bits(dlogits, ln.cross_entropy_backward(x, target, weight=w, **options))
 
 
+def test_gradients_into_out(backend, dtype, rng):
+    for shape in ((9, 20), (3, 5, 4)):
+        x = rng.standard_normal(shape).astype(dtype)
+        target = rng.integers(0, shape[1], (shape[0], *shape[2:]))
+        out = np.empty_like(x)
+        loss, dlogits = ln.cross_entropy_with_grad(x, target, out=out)
+        assert dlogits is out
+        assert_same_bits((loss, out), ln.cross_entropy_with_grad(x, target))
+        again = np.empty_like(x)
+        assert ln.cross_entropy_backward(x, target, out=again) is again
+        assert_same_bits(again, out)
+        inside = np.empty_like(x)
+        njit_call("cross_entropy_backward", (x, target), {"out": inside})
+        assert_same_bits(inside, out)
+        with pytest.raises(ValueError, match="overlaps"):
+            ln.cross_entropy_backward(x, target, out=x)
+
+
 def test_unit_weights_change_nothing(backend, dtype, rng):
     for classes in (6, 20):
         x = rng.standard_normal((9, classes)).astype(dtype)

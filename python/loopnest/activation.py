@@ -33,7 +33,12 @@ def _run(kernel: Any, inputs: tuple[np.ndarray, ...], parameters: tuple, y: np.n
     threads.split(piece, y.size, y.size * _WORK)
 
 
-def _forward(op: str, kernel: str, x: Any, out: Any, *parameters: float) -> Any:
+def _forward(op: str, kernel: str, x: Any, out: Any, *parameters: float, where: Any = True) -> Any:
+    if where is not True:
+        raise TypeError(
+            f"{op}: where is not supported; accepted: where left out, and np.where(mask, "
+            f"{op}(x), x) or np.copyto(out, {op}(x), where=mask) in its place"
+        )
     given = x
     x = checks.array(op, "x", x)
     y = checks.output(op, out, x.shape, x.dtype, (given, x), in_place=True)
@@ -71,7 +76,7 @@ def in_place(op: str, name: str | None) -> Callable[[np.ndarray], None] | None:
     return lambda y: kernel(y, y)
 
 
-def exp(x: Any, out: np.ndarray | None = None) -> Any:
+def exp(x: Any, out: np.ndarray | None = None, *, where: Any = True) -> Any:
     """Exponential function, e to the power of x.
 
     Parameters
@@ -80,6 +85,8 @@ def exp(x: Any, out: np.ndarray | None = None) -> Any:
         Any shape, float32 or float64; integers and booleans are taken as float64.
     out : ndarray, optional
         Where to write: shape and dtype of x, C-contiguous; x itself is allowed.
+    where
+        Not supported (a TypeError that says what to write), unlike in NumPy's functions.
 
     Returns
     -------
@@ -91,10 +98,10 @@ def exp(x: Any, out: np.ndarray | None = None) -> Any:
     TypeError, ValueError
         For other dtypes, or an ``out`` that does not fit.
     """
-    return _forward("exp", "exp", x, out)
+    return _forward("exp", "exp", x, out, where=where)
 
 
-def sigmoid(x: Any, out: np.ndarray | None = None) -> Any:
+def sigmoid(x: Any, out: np.ndarray | None = None, *, where: Any = True) -> Any:
     """Logistic function, 1 / (1 + exp(-x)); sigmoid(0) is exactly 0.5.
 
     Parameters, returns and errors are those of `exp`.
@@ -105,26 +112,28 @@ def sigmoid(x: Any, out: np.ndarray | None = None) -> Any:
     >>> ln.sigmoid(0.0)
     0.5
     """
-    return _forward("sigmoid", "sigmoid", x, out)
+    return _forward("sigmoid", "sigmoid", x, out, where=where)
 
 
-def tanh(x: Any, out: np.ndarray | None = None) -> Any:
+def tanh(x: Any, out: np.ndarray | None = None, *, where: Any = True) -> Any:
     """Hyperbolic tangent.
 
     Parameters, returns and errors are those of `exp`.
     """
-    return _forward("tanh", "tanh", x, out)
+    return _forward("tanh", "tanh", x, out, where=where)
 
 
-def relu(x: Any, out: np.ndarray | None = None) -> Any:
+def relu(x: Any, out: np.ndarray | None = None, *, where: Any = True) -> Any:
     """Rectifier, max(x, 0); NaN stays NaN.
 
     Parameters, returns and errors are those of `exp`.
     """
-    return _forward("relu", "relu", x, out)
+    return _forward("relu", "relu", x, out, where=where)
 
 
-def leaky_relu(x: Any, negative_slope: float = 0.01, out: np.ndarray | None = None) -> Any:
+def leaky_relu(
+    x: Any, negative_slope: float = 0.01, out: np.ndarray | None = None, *, where: Any = True
+) -> Any:
     """Leaky rectifier: x where x > 0, else ``negative_slope`` * x.
 
     Parameters
@@ -135,18 +144,20 @@ def leaky_relu(x: Any, negative_slope: float = 0.01, out: np.ndarray | None = No
         A finite number.
     """
     negative_slope = checks.number("leaky_relu", "negative_slope", negative_slope)
-    return _forward("leaky_relu", "leaky_relu", x, out, negative_slope)
+    return _forward("leaky_relu", "leaky_relu", x, out, negative_slope, where=where)
 
 
-def silu(x: Any, out: np.ndarray | None = None) -> Any:
+def silu(x: Any, out: np.ndarray | None = None, *, where: Any = True) -> Any:
     """Sigmoid linear unit (swish), x * sigmoid(x).
 
     Parameters, returns and errors are those of `exp`.
     """
-    return _forward("silu", "silu", x, out)
+    return _forward("silu", "silu", x, out, where=where)
 
 
-def gelu(x: Any, approximate: str = "sigmoid", out: np.ndarray | None = None) -> Any:
+def gelu(
+    x: Any, approximate: str = "sigmoid", out: np.ndarray | None = None, *, where: Any = True
+) -> Any:
     """Gaussian error linear unit (Hendrycks and Gimpel, arXiv:1606.08415).
 
     Parameters
@@ -158,17 +169,19 @@ def gelu(x: Any, approximate: str = "sigmoid", out: np.ndarray | None = None) ->
         "tanh": x/2 * (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)));
         "none": x * Phi(x) with the normal distribution function Phi.
     """
-    return _forward("gelu", _gelu_kernel("gelu", approximate), x, out)
+    return _forward("gelu", _gelu_kernel("gelu", approximate), x, out, where=where)
 
 
-def gelu_derivative(x: Any, approximate: str = "sigmoid", out: np.ndarray | None = None) -> Any:
+def gelu_derivative(
+    x: Any, approximate: str = "sigmoid", out: np.ndarray | None = None, *, where: Any = True
+) -> Any:
     """Slope of `gelu` at x.
 
     Parameters are those of `gelu`. For the sigmoid form it is
     s * (1 + 1.702 x (1 - s)) with s = sigmoid(1.702 x).
     """
     kernel = _gelu_kernel("gelu_derivative", approximate) + "_derivative"
-    return _forward("gelu_derivative", kernel, x, out)
+    return _forward("gelu_derivative", kernel, x, out, where=where)
 
 
 def exp_backward(dy: Any, x: Any, out: np.ndarray | None = None) -> Any:

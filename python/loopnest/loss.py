@@ -91,7 +91,7 @@ class _Problem:
         ignore_index: Any,
     ) -> None:
         logits = checks.array(op, "logits", logits)
-        self.op, self.dtype = op, logits.dtype
+        self.op, self.dtype, self.given = op, logits.dtype, logits
         self.reduction = checks.choice(op, "reduction", reduction, REDUCTIONS)
         self.smoothing = checks.number(op, "label_smoothing", smoothing, 0.0, 1.0)
         if logits.ndim < 1:
@@ -191,9 +191,15 @@ class _Problem:
         divisor = self.divisor()
         return total / divisor if divisor != 0 else self.dtype.type(math.nan)
 
-    def shaped(self, rows: np.ndarray) -> np.ndarray:
-        """Gradients of the rows in the logits' shape."""
-        return np.ascontiguousarray(np.moveaxis(rows.reshape(self.moved_shape), -1, self.axis))
+    def gradient(self, losses: np.ndarray, dy: Any, out: Any) -> np.ndarray:
+        """Gradients in the logits' shape; losses too unless that array is empty."""
+        y = checks.output(self.op, out, self.given.shape, self.dtype, (self.given, self.target))
+        straight = self.moved_shape == y.shape and y.flags.c_contiguous
+        rows = y.reshape(self.logits.shape) if straight else np.empty_like(self.logits)
+        self.run(losses, self.scale(dy), rows)
+        if not straight:
+            y[...] = np.moveaxis(rows.reshape(self.moved_shape), -1, self.axis)
+        return y
 
 
 def _total(values: np.ndarray) -> Any:
@@ -261,6 +267,7 @@ def cross_entropy_backward(
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
     dy: Any = 1.0,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Gradient of `cross_entropy` by the logits.
 
@@ -272,6 +279,8 @@ def cross_entropy_backward(
         As in the forward call.
     dy : float or array_like
         Gradient by the loss: a number, or for reduction "none" also an array of its shape.
+    out : ndarray, optional
+        Where to write; shape and dtype of logits, C-contiguous, apart from the inputs.
 
     Returns
     -------
@@ -284,9 +293,7 @@ def cross_entropy_backward(
     """
     op = "cross_entropy_backward"
     p = _Problem(op, logits, target, weight, reduction, label_smoothing, ignore_index)
-    rows = np.empty_like(p.logits)
-    p.run(np.empty(0, p.dtype), p.scale(dy), rows)
-    return p.shaped(rows)
+    return p.gradient(np.empty(0, p.dtype), dy, out)
 
 
 def cross_entropy_with_grad(
@@ -297,6 +304,7 @@ def cross_entropy_with_grad(
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
+    out: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray]:
     """Loss and its gradient by the logits in one pass, for a training step.
 
@@ -307,6 +315,8 @@ def cross_entropy_with_grad(
     ----------
     logits, target, weight, reduction, label_smoothing, ignore_index
         As for `cross_entropy`.
+    out : ndarray, optional
+        Where to write dlogits; C-contiguous, apart from the inputs.
 
     Returns
     -------
@@ -329,6 +339,6 @@ def cross_entropy_with_grad(
     """
     op = "cross_entropy_with_grad"
     p = _Problem(op, logits, target, weight, reduction, label_smoothing, ignore_index)
-    losses, rows = np.empty(p.rows, p.dtype), np.empty_like(p.logits)
-    p.run(losses, p.scale(1.0), rows)
-    return p.reduced(losses), p.shaped(rows)
+    losses = np.empty(p.rows, p.dtype)
+    dlogits = p.gradient(losses, 1.0, out)
+    return p.reduced(losses), dlogits

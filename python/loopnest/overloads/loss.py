@@ -283,13 +283,34 @@ def cross_entropy(
     return implementation
 
 
+def _gradient(op, logits, out):
+    """Compiled function ``(out, logits)`` -> the array to write gradients to."""
+    dtype = same_dtype(op, logits=logits)
+    make, check = output(op, out, dtype, logits.ndim), separate(op, out)
+
+    def gradient(out, logits):
+        y = make(out, logits.shape)
+        check(y, logits)
+        return y
+
+    return register_jitable(gradient)
+
+
 @overloads(public.cross_entropy_backward)
 def cross_entropy_backward(
-    logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100, dy=1.0
+    logits,
+    target,
+    weight=None,
+    reduction="mean",
+    label_smoothing=0.0,
+    ignore_index=-100,
+    dy=1.0,
+    out=None,
 ):
     op = "cross_entropy_backward"
     reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
     axis, prepare = _problem(op, logits, target, weight)
+    gradient = _gradient(op, logits, out)
     run, scaled = _run(logits, target), _scaled(logits, target, weight, reduction_name)
     if isinstance(dy, types.Array):
         if reduction_name != "none":
@@ -310,15 +331,22 @@ def cross_entropy_backward(
     fill = register_jitable(fill)
 
     def implementation(
-        logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100, dy=1.0
-    ):  # fmt: skip
+        logits,
+        target,
+        weight=None,
+        reduction="mean",
+        label_smoothing=0.0,
+        ignore_index=-100,
+        dy=1.0,
+        out=None,
+    ):
         rows, t, w = prepare(logits, target, weight, label_smoothing, ignore_index)
+        dlogits = gradient(out, logits)
         scale, result = np.empty(len(rows), rows.dtype), np.empty_like(rows)
         fill(scale, dy)
         scaled(scale, t, w, ignore_index)
         nothing = np.empty(0, rows.dtype)
         run(rows, t, w, ignore_index, float(label_smoothing), scale, nothing, result)
-        dlogits = np.empty(logits.shape, rows.dtype)
         _from_rows(result, axis, dlogits)
         return dlogits
 
@@ -327,23 +355,36 @@ def cross_entropy_backward(
 
 @overloads(public.cross_entropy_with_grad)
 def cross_entropy_with_grad(
-    logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
+    logits,
+    target,
+    weight=None,
+    reduction="mean",
+    label_smoothing=0.0,
+    ignore_index=-100,
+    out=None,
 ):
     op = "cross_entropy_with_grad"
     reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
     axis, prepare = _problem(op, logits, target, weight)
+    gradient = _gradient(op, logits, out)
     run, scaled = _run(logits, target), _scaled(logits, target, weight, reduction_name)
     reduced = _reduced(logits, target, weight, reduction_name)
 
     def implementation(
-        logits, target, weight=None, reduction="mean", label_smoothing=0.0, ignore_index=-100
+        logits,
+        target,
+        weight=None,
+        reduction="mean",
+        label_smoothing=0.0,
+        ignore_index=-100,
+        out=None,
     ):
         rows, t, w = prepare(logits, target, weight, label_smoothing, ignore_index)
+        dlogits = gradient(out, logits)
         losses, scale = np.empty(len(rows), rows.dtype), np.ones(len(rows), rows.dtype)
         result = np.empty_like(rows)
         scaled(scale, t, w, ignore_index)
         run(rows, t, w, ignore_index, float(label_smoothing), scale, losses, result)
-        dlogits = np.empty(logits.shape, rows.dtype)
         _from_rows(result, axis, dlogits)
         return reduced(losses, t, w, ignore_index, logits), dlogits
 
