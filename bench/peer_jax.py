@@ -119,6 +119,9 @@ class Jax(Peer):
     def cross_entropy_backward(self, case, number, logits, target):
         return jax.grad(mean_loss(target.ndim == 1))
 
+    def cross_entropy_with_grad(self, case, number, logits, target):
+        return jax.value_and_grad(mean_loss(target.ndim == 1))
+
     def descend(self, case, number, *_):
         o = case.options
         lr, b = number(o["lr"]), number(o["momentum"])

@@ -266,6 +266,29 @@ class NumPy(_Blas):
 
         return Prepared(mean_loss)
 
+    def cross_entropy_with_grad(self, case: Case, logits, target):
+        """Loss and gradient from one softmax."""
+        rows, y = np.arange(len(logits)), np.empty_like(logits)
+        scale = logits.dtype.type(1 / len(logits))
+
+        def both():
+            shifted = logits - logits.max(axis=1, keepdims=True)
+            np.exp(shifted, out=y)
+            sums = y.sum(axis=1, keepdims=True)
+            total = np.log(sums[:, 0])
+            if target.ndim == 1:
+                loss = (total - shifted[rows, target]).mean()
+                np.divide(y, sums, out=y)
+                y[rows, target] -= 1
+            else:
+                share = target.sum(axis=1)
+                loss = (total * share - (target * shifted).sum(axis=1)).mean()
+                np.multiply(y, (share / sums[:, 0])[:, None], out=y)
+                np.subtract(y, target, out=y)
+            return loss, np.multiply(y, scale, out=y)
+
+        return Prepared(both)
+
     def cross_entropy_backward(self, case: Case, logits, target):
         rows, y = np.arange(len(logits)), np.empty_like(logits)
         scale = logits.dtype.type(1 / len(logits))

@@ -253,6 +253,28 @@ class Torch(Peer):
 
         yield call(by_hand, variant="softmax(out=), scatter, scale")
 
+    def cross_entropy_with_grad(self, case: Case, logits, target):
+        leaf, options = logits.clone().requires_grad_(), case.options
+
+        def autograd():
+            with torch.enable_grad():
+                loss = F.cross_entropy(leaf, target, **options)
+            return loss, torch.autograd.grad(loss, leaf)[0]
+
+        yield call(autograd, variant="autograd")
+        if target.dim() > 1 or options or logits.dim() != 2:
+            return
+        places, scale = target[:, None], 1 / len(logits)
+        minus = torch.full(places.shape, -1.0, dtype=logits.dtype)
+
+        def by_hand():
+            y = torch.log_softmax(logits, 1)
+            loss = F.nll_loss(y, target)
+            y.exp_().scatter_add_(1, places, minus)
+            return loss, y.mul_(scale)
+
+        yield call(by_hand, variant="log_softmax, nll_loss, exp_, scatter, scale")
+
     # -- optimizers: state as it is after step - 1 --
 
     def adam_step(self, case: Case, param, grad, m, v, *more):

@@ -102,7 +102,7 @@ class Ours(Peer):
         function = getattr(ln, case.op)
         arguments, options = own_call(case, arguments)
         if takes_out(function, case):
-            options["out"] = function(*arguments, **options)
+            options["out"] = one_array(function(*arguments, **options))
         return [Prepared(function, arguments, options, result=after(case, arguments),
                          before=select)]  # fmt: skip
 
@@ -123,6 +123,11 @@ def own_call(case: Case, arguments: tuple) -> tuple[tuple, dict[str, Any]]:
         except ValueError as error:
             raise NotImplementedError(str(error)) from None
     return arguments, options
+
+
+def one_array(result: Any) -> Any:
+    """The array that ``out=`` stands for: of a loss and its gradient the gradient."""
+    return result[-1] if isinstance(result, tuple) else result
 
 
 def takes_out(function: Any, case: Case) -> bool:
