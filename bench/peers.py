@@ -174,7 +174,7 @@ class Njit(Ours):
 
         options = dict(case.options)
         if takes_out(getattr(ln, case.op), case):
-            options["out"] = getattr(ln, case.op)(*arguments, **options)
+            options["out"] = one_array(getattr(ln, case.op)(*arguments, **options))
         many = compiled_loop(case.op, len(arguments), options)
         changing = [v for v in options.values() if not fixed(v)]
 
