@@ -8,6 +8,13 @@
 
 #include "simd.h"
 
+/* A loop around a call is not vectorised, and gcc stops inlining where files grow large. */
+#if defined(__GNUC__)
+#define SCALAR static inline __attribute__((always_inline))
+#else
+#define SCALAR static inline
+#endif
+
 static const float magic_f32 = 1.2582912e+07f; /* adding it rounds to an integer */
 static const float exponent_magic_f32 = 1.2583039e+07f; /* adding it puts n + bias into the low bits */
 static const float log2e_f32 = 1.442695f;

@@ -6,24 +6,24 @@
 #define QUARTER ((real)0.25)
 #define THREE_QUARTERS ((real)0.75)
 
-static inline real F(float_of)(bits b)
+SCALAR real F(float_of)(bits b)
 {
     real x;
     memcpy(&x, &b, sizeof x);
     return x;
 }
 
-static inline bits F(bits_of)(real x)
+SCALAR bits F(bits_of)(real x)
 {
     bits b;
     memcpy(&b, &x, sizeof b);
     return b;
 }
 
-static inline real F(absolute)(real x) { return sizeof(real) == 4 ? (real)fabsf((float)x) : (real)fabs((double)x); }
+SCALAR real F(absolute)(real x) { return sizeof(real) == 4 ? (real)fabsf((float)x) : (real)fabs((double)x); }
 
 /* Polynomial with `count` coefficients, lowest power first. */
-static inline real F(horner)(real x, const real *coefficients, int count)
+SCALAR real F(horner)(real x, const real *coefficients, int count)
 {
     real y = coefficients[count - 1];
 #pragma GCC unroll 32
@@ -33,19 +33,19 @@ static inline real F(horner)(real x, const real *coefficients, int count)
 #define HORNER(x, table) F(horner)(x, F(table), (int)(sizeof F(table) / sizeof F(table)[0]))
 
 /* The larger; NaN stays NaN. */
-static inline real F(at_least)(real x, real low) { return x < low ? low : x; }
+SCALAR real F(at_least)(real x, real low) { return x < low ? low : x; }
 
 /* The smaller; NaN stays NaN. */
-static inline real F(at_most)(real x, real high) { return x > high ? high : x; }
+SCALAR real F(at_most)(real x, real high) { return x > high ? high : x; }
 
 /* 2 to the power of n * share, rounded to a whole number in the exponent range. */
-static inline real F(pow2)(real n, real share)
+SCALAR real F(pow2)(real n, real share)
 {
     return F(float_of)(F(bits_of)(FMA(n, share, F(exponent_magic))) << MANTISSA_BITS);
 }
 
 /* t with exp(x) = 2^n (1 + t). */
-static inline real F(reduce)(real x, real *n)
+SCALAR real F(reduce)(real x, real *n)
 {
     real m = FMA(x, F(log2e), F(magic)) - F(magic);
     real r = FMA(-m, F(ln2_lo), FMA(-m, F(ln2_hi), x));
@@ -54,7 +54,7 @@ static inline real F(reduce)(real x, real *n)
 }
 
 /* t with exp(hi + lo) = 2^n (1 + t). */
-static inline real F(reduce_sum)(real hi, real lo, real *n)
+SCALAR real F(reduce_sum)(real hi, real lo, real *n)
 {
     real m = FMA(hi, F(log2e), F(magic)) - F(magic);
     real r = FMA(-m, F(ln2_lo), FMA(-m, F(ln2_hi), hi)) + lo;
@@ -63,7 +63,7 @@ static inline real F(reduce_sum)(real hi, real lo, real *n)
 }
 
 /* f/(1 + E) with E = 2^n (1 + t). */
-static inline real F(over_one_plus)(real f, real t, real n)
+SCALAR real F(over_one_plus)(real f, real t, real n)
 {
     real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
     real top = s + d;
@@ -72,7 +72,7 @@ static inline real F(over_one_plus)(real f, real t, real n)
 }
 
 /* (d + s (1 + t))^2, the sum in two words. */
-static inline real F(squared_sum)(real t, real s, real d)
+SCALAR real F(squared_sum)(real t, real s, real d)
 {
     real top = s + d;
     real w = FMA(t, s, top);
@@ -81,7 +81,7 @@ static inline real F(squared_sum)(real t, real s, real d)
 }
 
 /* (1 + E h)/(1 + E)^2, E as above: the slope of x sigmoid(z(x)), h = 1 + x z'(x). */
-static inline real F(slope_over)(real h, real t, real n)
+SCALAR real F(slope_over)(real h, real t, real n)
 {
     real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
     real e = FMA(t, s, s);
@@ -90,7 +90,7 @@ static inline real F(slope_over)(real h, real t, real n)
 }
 
 /* slope_over of h + h_lo. */
-static inline real F(slope_over_sum)(real h, real h_lo, real t, real n)
+SCALAR real F(slope_over_sum)(real h, real h_lo, real t, real n)
 {
     real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
     real e = FMA(t, s, s);
@@ -99,7 +99,7 @@ static inline real F(slope_over_sum)(real h, real h_lo, real t, real n)
 }
 
 /* scale sigmoid(a) (1 - sigmoid(a)) = scale E/(1 + E)^2, E = exp(a), a >= 0 in range. */
-static inline real F(logistic_bump)(real a, real scale)
+SCALAR real F(logistic_bump)(real a, real scale)
 {
     real n, t = F(reduce)(a, &n);
     real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
@@ -108,7 +108,7 @@ static inline real F(logistic_bump)(real a, real scale)
 }
 
 /* 1.702 x in two words. */
-static inline real F(gelu_argument)(real x, real *lo)
+SCALAR real F(gelu_argument)(real x, real *lo)
 {
     real hi = x * F(gelu_k_hi);
     *lo = FMA(x, F(gelu_k_lo), FMA(x, F(gelu_k_hi), -hi));
@@ -116,7 +116,7 @@ static inline real F(gelu_argument)(real x, real *lo)
 }
 
 /* w + w_lo = c1 + c3 x^2 and v + v_lo = c1 + 3 c3 x^2 with c1 = 2 sqrt(2/pi); returns w. */
-static inline real F(gelu_tanh_factor)(real x, real *w_lo, real *v, real *v_lo)
+SCALAR real F(gelu_tanh_factor)(real x, real *w_lo, real *v, real *v_lo)
 {
     real xx = x * x;
     real a = F(tanh_c3_hi) * xx;
@@ -131,7 +131,7 @@ static inline real F(gelu_tanh_factor)(real x, real *w_lo, real *v, real *v_lo)
 }
 
 /* x (w + w_lo) in two words. */
-static inline real F(times_factor)(real x, real w, real w_lo, real *lo)
+SCALAR real F(times_factor)(real x, real w, real w_lo, real *lo)
 {
     real hi = x * w;
     *lo = FMA(x, w_lo, FMA(x, w, -hi));
@@ -139,7 +139,7 @@ static inline real F(times_factor)(real x, real w, real w_lo, real *lo)
 }
 
 /* Phi(-a)/exp(-a^2/2) for 0 <= a, in two words. */
-static inline real F(mills)(real a, real *lo)
+SCALAR real F(mills)(real a, real *lo)
 {
     real b = a + 4;
     real s = 1 / b;
@@ -151,7 +151,7 @@ static inline real F(mills)(real a, real *lo)
 }
 
 /* (m + m_lo) exp(-a^2/2), 0 <= a, but for the factor `scale`. */
-static inline real F(normal_tail)(real a, real m, real m_lo, real *scale)
+SCALAR real F(normal_tail)(real a, real m, real m_lo, real *scale)
 {
     real h = a * a;
     real n, t = F(reduce_sum)((real)-0.5 * h, (real)-0.5 * FMA(a, a, -h), &n);
@@ -161,17 +161,17 @@ static inline real F(normal_tail)(real a, real m, real m_lo, real *scale)
 
 /* ---- functions and slopes ---- */
 
-static inline real F(exp)(real x)
+SCALAR real F(exp)(real x)
 {
     real n, t = F(reduce)(F(at_most)(F(at_least)(x, F(exp_low)), F(exp_high)), &n);
     real s = F(pow2)(n, THREE_QUARTERS);
     return FMA(t, s, s) * F(pow2)(n, QUARTER);
 }
 
-static inline real F(exp_derivative)(real x) { return F(exp)(x); }
+SCALAR real F(exp_derivative)(real x) { return F(exp)(x); }
 
 /* Natural logarithm of a positive normal number (a row's sum), infinity or NaN. */
-static inline real F(log)(real x)
+SCALAR real F(log)(real x)
 {
     signed_bits whole =
         (signed_bits)(F(bits_of)(x) - F(bits_of)(F(sqrt_half))) >> MANTISSA_BITS;
@@ -183,19 +183,19 @@ static inline real F(log)(real x)
     return x < (real)INFINITY ? y : x;
 }
 
-static inline real F(sigmoid)(real x)
+SCALAR real F(sigmoid)(real x)
 {
     real n, t = F(reduce)(-F(at_most)(F(at_least)(x, F(sigmoid_low)), F(sigmoid_high)), &n);
     return F(over_one_plus)(1, t, n);
 }
 
-static inline real F(sigmoid_derivative)(real x)
+SCALAR real F(sigmoid_derivative)(real x)
 {
     return F(logistic_bump)(F(at_most)(F(absolute)(x), -F(sigmoid_low)), 1);
 }
 
 /* 1 - 2/(1 + exp(2|x|)), near 0 a polynomial */
-static inline real F(tanh)(real x)
+SCALAR real F(tanh)(real x)
 {
     real a = F(at_most)(F(absolute)(x), F(tanh_end));
     real n, t = F(reduce)(a + a, &n);
@@ -206,31 +206,31 @@ static inline real F(tanh)(real x)
     return a < (real)0.63 ? x * FMA(h, HORNER(h, tanh_small), (real)1) : y;
 }
 
-static inline real F(tanh_derivative)(real x)
+SCALAR real F(tanh_derivative)(real x)
 {
     real a = F(at_most)(F(absolute)(x), (real)-0.5 * F(sigmoid_low));
     return F(logistic_bump)(a + a, 4);
 }
 
-static inline real F(relu)(real x) { return x <= 0 ? 0 : x; }
+SCALAR real F(relu)(real x) { return x <= 0 ? 0 : x; }
 
-static inline real F(relu_backward)(real dy, real x) { return x <= 0 ? 0 : dy; }
+SCALAR real F(relu_backward)(real dy, real x) { return x <= 0 ? 0 : dy; }
 
-static inline real F(leaky_relu)(real x, real slope) { return x > 0 ? x : x * slope; }
+SCALAR real F(leaky_relu)(real x, real slope) { return x > 0 ? x : x * slope; }
 
-static inline real F(leaky_relu_backward)(real dy, real x, real slope)
+SCALAR real F(leaky_relu_backward)(real dy, real x, real slope)
 {
     return x > 0 ? dy : dy * slope;
 }
 
-static inline real F(silu)(real x)
+SCALAR real F(silu)(real x)
 {
     real f = F(at_least)(x, F(sigmoid_low));
     real n, t = F(reduce)(-F(at_most)(f, F(sigmoid_high)), &n);
     return F(over_one_plus)(f, t, n);
 }
 
-static inline real F(silu_derivative)(real x)
+SCALAR real F(silu_derivative)(real x)
 {
     real z = F(at_most)(F(at_least)(x, F(sigmoid_low)), F(sigmoid_high));
     real n, t = F(reduce)(-z, &n);
@@ -240,7 +240,7 @@ static inline real F(silu_derivative)(real x)
 }
 
 /* x sigmoid(1.702 x) */
-static inline real F(gelu)(real x)
+SCALAR real F(gelu)(real x)
 {
     real f = F(at_least)(x, F(gelu_low));
     real lo, hi = F(gelu_argument)(F(at_most)(f, F(gelu_high)), &lo);
@@ -248,7 +248,7 @@ static inline real F(gelu)(real x)
     return F(over_one_plus)(f, t, n);
 }
 
-static inline real F(gelu_derivative)(real x)
+SCALAR real F(gelu_derivative)(real x)
 {
     real f = F(at_most)(F(at_least)(x, F(gelu_low)), F(gelu_high));
     real lo, hi = F(gelu_argument)(f, &lo);
@@ -259,7 +259,7 @@ static inline real F(gelu_derivative)(real x)
 }
 
 /* x/2 (1 + tanh(u)) = x sigmoid(2u) */
-static inline real F(gelu_tanh)(real x)
+SCALAR real F(gelu_tanh)(real x)
 {
     real f = F(at_least)(x, F(gelu_tanh_low)), z = F(at_most)(f, F(gelu_tanh_high));
     real w_lo, v, v_lo, w = F(gelu_tanh_factor)(z, &w_lo, &v, &v_lo);
@@ -268,7 +268,7 @@ static inline real F(gelu_tanh)(real x)
     return F(over_one_plus)(f, t, n);
 }
 
-static inline real F(gelu_tanh_derivative)(real x)
+SCALAR real F(gelu_tanh_derivative)(real x)
 {
     real f = F(at_most)(F(at_least)(x, F(gelu_tanh_low)), F(gelu_tanh_high));
     real w_lo, v, v_lo, w = F(gelu_tanh_factor)(f, &w_lo, &v, &v_lo);
@@ -281,7 +281,7 @@ static inline real F(gelu_tanh_derivative)(real x)
 }
 
 /* x Phi(x), from the tail Phi(-|x|), near 0 from Phi(x) - 1/2 */
-static inline real F(gelu_erf)(real x)
+SCALAR real F(gelu_erf)(real x)
 {
     real a = F(at_most)(F(absolute)(x), F(gelu_erf_end));
     real m_lo, m = F(mills)(a, &m_lo), g = a * m;
@@ -292,7 +292,7 @@ static inline real F(gelu_erf)(real x)
 }
 
 /* Phi(x) + x phi(x), from the tail */
-static inline real F(gelu_erf_derivative)(real x)
+SCALAR real F(gelu_erf_derivative)(real x)
 {
     real a = F(at_most)(F(absolute)(x), F(gelu_erf_end));
     real m_lo, m = F(mills)(a, &m_lo), g = a * F(phi0);
