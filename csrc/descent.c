@@ -99,7 +99,7 @@ void OP(descend)(const ln_descend_options *options, const real *start, const rea
                 a = F(average)(a, g, keep1, take1);
                 b = F(average_square)(b, g, keep2, take2);
                 row = corrections + 2 * (t < end ? t : end);
-                p = F(adam_update)(p, a, b, rate / (real)row[0], (real)row[1], eps);
+                p = F(moved)(p, F(scaled)(a, b, eps * (real)row[1]), rate * (real)row[0]);
             }
         }
         x[i] = p;

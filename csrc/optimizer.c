@@ -19,12 +19,6 @@ static inline real F(average_square)(real old, real fresh, real keep, real take)
     return FMA(take * fresh, fresh, keep * old);
 }
 
-/* rate = lr/(1 - beta1^t), root = sqrt(1 - beta2^t) */
-static inline real F(adam_update)(real param, real m, real v, real rate, real root, real eps)
-{
-    return FMA(-rate, m / (SQRT(v) / root + eps), param);
-}
-
 static inline real F(scaled)(real grad, real square, real eps)
 {
     return grad / (SQRT(square) + eps);
@@ -68,7 +62,7 @@ void OP(sgd_step)(const real *grad, int64_t n, double lr, double momentum, doubl
 
 /* What all elements share, in the arrays' type. */
 typedef struct {
-    real rate, root, eps, keep1, take1, keep2, take2, shrink, decay;
+    real rate, eps, keep1, take1, keep2, take2, shrink, decay;
 } F(adam_options);
 
 /* Called with constant flags: gcc does not vectorise the loop while it holds the branches. */
@@ -86,7 +80,7 @@ static inline void F(adam_loop)(const real *grad, int64_t n, F(adam_options) o, 
             square = F(larger)(max_v[i], square);
             max_v[i] = square;
         }
-        param[i] = F(adam_update)(p, mean, square, o.rate, o.root, o.eps);
+        param[i] = F(moved)(p, F(scaled)(mean, square, o.eps), o.rate);
     }
 }
 
@@ -94,8 +88,9 @@ void OP(adam_step)(const real *grad, int64_t n, double lr, double beta1, double 
                    double correction1, double correction2, double eps, double weight_decay,
                    int64_t decoupled, int64_t amsgrad, real *m, real *v, real *max_v, real *param)
 {
+    const double root = sqrt(correction2);
     const F(adam_options) o = {
-        .rate = (real)(lr / correction1), .root = (real)sqrt(correction2), .eps = (real)eps,
+        .rate = (real)(root * (lr / correction1)), .eps = (real)(root * eps),
         .keep1 = (real)beta1, .take1 = (real)(1.0 - beta1),
         .keep2 = (real)beta2, .take2 = (real)(1.0 - beta2),
         .shrink = decoupled ? (real)(1.0 - lr * weight_decay) : 1, .decay = (real)weight_decay};

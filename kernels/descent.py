@@ -8,7 +8,6 @@ place of `value` and `slope`. The updates of one step are those of optimizer.py.
 from loopnest.kernels import scalar as functions
 from loopnest.kernels.jit import kernel, scalar
 from loopnest.kernels.optimizer import (
-    adam_update,
     average,
     average_square,
     decayed,
@@ -97,7 +96,7 @@ def descend(
 ):
     """Problems first to last of an activation.
 
-    corrections (rows, 2), float64, for Adam: 1 - beta1^t and sqrt(1 - beta2^t) of step t; the
+    corrections (rows, 2), float64, for Adam: r/(1 - beta1^t) and r = sqrt(1 - beta2^t) of step t; the
     last row serves all later steps too. A problem stops where |slope| <= tol; a negative tol
     never stops. taken int64, converged uint8; trajectory (steps + 1, problems) is written if
     record is set.
@@ -154,8 +153,8 @@ def descend(
                 a = average(a, g, keep1, take1)
                 b = average_square(b, g, keep2, take2)
                 row = min(t, end)
-                scale = rate / real(corrections[row, 0])
-                p = adam_update(p, a, b, scale, real(corrections[row, 1]), epsilon)
+                scale, root = real(corrections[row, 0]), real(corrections[row, 1])
+                p = moved(p, scaled(a, b, epsilon * root), rate * scale)
             t += 1
         x[i], fun[i], grad[i] = p, value(objective, p, real), raw
         taken[i], converged[i] = t, abs(raw) <= enough

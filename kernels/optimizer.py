@@ -33,14 +33,13 @@ def average_square(old, new, keep, take):
 
 
 @scalar
-def adam_update(param, m, v, rate, root, eps):
-    """rate = lr/(1 - beta1^t), root = sqrt(1 - beta2^t)"""
-    return fma(-rate, m / (math.sqrt(v) / root + eps), param)
-
-
-@scalar
 def scaled(grad, square, eps):
-    """Gradient over the root of its squares: RMSprop's and Adagrad's direction."""
+    """Gradient over the root of its squares: the direction of Adam, RMSprop and Adagrad.
+
+    Adam's bias corrections are in the numbers around it: with r = sqrt(1 - beta2^t) its
+    step lr/(1 - beta1^t) m/(sqrt(v)/r + eps) is r lr/(1 - beta1^t) m/(sqrt(v) + r eps), which
+    has one division less (the last remark of section 2 of arXiv:1412.6980).
+    """
     return grad / (math.sqrt(square) + eps)
 
 
@@ -101,7 +100,8 @@ def adam_step(
     param,
 ):
     real = param.dtype.type
-    rate, root, epsilon = real(lr / correction1), real(math.sqrt(correction2)), real(eps)
+    root = math.sqrt(correction2)
+    rate, epsilon = real(root * (lr / correction1)), real(root * eps)
     keep1, take1 = real(beta1), real(1.0 - beta1)
     keep2, take2 = real(beta2), real(1.0 - beta2)
     shrink = real(1.0 - lr * weight_decay) if decoupled else real(1)
@@ -115,7 +115,7 @@ def adam_step(
         if amsgrad:
             square = larger(max_v[i], square)
             max_v[i] = square
-        param[i] = adam_update(p, m[i], square, rate, root, epsilon)
+        param[i] = moved(p, scaled(m[i], square, epsilon), rate)
 
 
 @kernel

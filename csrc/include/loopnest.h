@@ -286,7 +286,7 @@ enum {
     LN_ADAMW, LN_LION
 };
 /* items: the problems, each with its start, lr and momentum. corrections (rows, 2), for Adam:
- * 1 - beta1^t and sqrt(1 - beta2^t) of step t, the last row serves all later steps. taken: steps
+ * r/(1 - beta1^t) and r = sqrt(1 - beta2^t) of step t, the last row serves all later steps. taken: steps
  * made; converged: |grad| <= tol; trajectory (steps + 1, problems) or NULL */
 void ln_descend_f32(const ln_descend_options *options, const float *start, const float *lr, const float *momentum, const double *corrections, int64_t problems, int64_t first, int64_t last, float *x, float *fun, float *grad, int64_t *taken, uint8_t *converged, float *trajectory);
 void ln_descend_f64(const ln_descend_options *options, const double *start, const double *lr, const double *momentum, const double *corrections, int64_t problems, int64_t first, int64_t last, double *x, double *fun, double *grad, int64_t *taken, uint8_t *converged, double *trajectory);

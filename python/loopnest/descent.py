@@ -139,11 +139,12 @@ def correction_rows(beta1: float, beta2: float, steps: int) -> int:
 
 
 def _corrections(beta1: float, beta2: float, steps: int) -> np.ndarray:
-    """Rows 1 - beta1^t, sqrt(1 - beta2^t), the powers by repeated multiplication."""
+    """Rows r/(1 - beta1^t), r = sqrt(1 - beta2^t), the powers by repeated multiplication."""
     rows = correction_rows(beta1, beta2, steps)
     powers = np.multiply.accumulate(np.tile([beta1, beta2], (rows, 1)), axis=0)
     table = 1.0 - powers
     table[:, 1] = np.sqrt(table[:, 1])
+    table[:, 0] = table[:, 1] / table[:, 0]
     return table
 
 

@@ -81,8 +81,8 @@ def _advance(method, t, g, state, lr, mu, betas, eps, decay, corrections):
     if method == _ADAMW:
         x = x * (1 - lr * decay)
     a, b = beta1 * a + (1 - beta1) * g, beta2 * b + (1 - beta2) * g * g
-    correction, root = (float(c) for c in corrections[min(t, len(corrections) - 1)])
-    return x - lr / correction * (a / (np.sqrt(b) / root + eps)), a, b
+    scale, root = (float(c) for c in corrections[min(t, len(corrections) - 1)])
+    return x - lr * scale * (a / (np.sqrt(b) + eps * root)), a, b
 
 
 def _momentum(convention, t, g, state, lr, mu):

@@ -13,7 +13,7 @@ def _step(name: str) -> Callable:
     functions = by_dtype(name)
 
     def call(grad, *arguments):
-        arguments = [pointer(a) if isinstance(a, np.ndarray) else a for a in arguments]
+        arguments = [pointer(a) if type(a) is np.ndarray else a for a in arguments]
         functions[grad.dtype](pointer(grad), grad.size, *arguments)
 
     return call

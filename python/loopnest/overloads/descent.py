@@ -33,7 +33,8 @@ def _corrections(beta1, beta2, steps):
     for t in range(rows):
         power1 *= beta1
         power2 *= beta2
-        table[t, 0], table[t, 1] = 1.0 - power1, math.sqrt(1.0 - power2)
+        root = math.sqrt(1.0 - power2)
+        table[t, 0], table[t, 1] = root / (1.0 - power1), root
     return table
 
 
