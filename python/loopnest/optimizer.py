@@ -18,6 +18,10 @@ from loopnest import backend, checks, threads
 _WORK = 4
 
 LAST_STEP = 2**62
+_INF = math.inf
+
+# NumPy's flags (numpy/ndarraytypes.h): C-contiguous, owns its data, aligned, writable
+_FIT = 0x0001 | 0x0004 | 0x0100 | 0x0400
 
 _EMPTY = {dtype: np.empty(0, dtype) for dtype in (checks.F32, checks.F64)}
 
@@ -52,7 +56,7 @@ def both_betas(op: str, value: Any) -> tuple[float, float]:
 
 
 def _rate(op: str, name: str, value: Any) -> float:
-    if type(value) is float and 0.0 <= value < math.inf:
+    if type(value) is float and 0.0 <= value < _INF:
         return value
     return checks.number(op, name, value, 0.0)
 
@@ -71,22 +75,25 @@ def _evidently_fit(arrays: list[Any]) -> bool:
     The common case, told in a fifth of the time that the checks with messages take.
     """
     first = arrays[-1]
-    if type(first) is not np.ndarray or first.dtype not in (checks.F32, checks.F64):
+    if type(first) is not np.ndarray or first.dtype not in _EMPTY:
         return False
     dtype, shape = first.dtype, first.shape
     for array in arrays:
-        if type(array) is not np.ndarray or array.dtype != dtype or array.shape != shape:
+        if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
             return False
-        if not (array.flags.carray and array.flags.owndata):
+        if array.flags.num & _FIT != _FIT:
             return False
-    return len({id(a) for a in arrays}) == len(arrays)
+    return len(set(map(id, arrays))) == len(arrays)
 
 
 def _arrays(op: str, param: Any, grad: Any, **states: Any) -> list[np.ndarray]:
     """Flat grad, states (of no elements for None) and param, once they are proven fit."""
     given = [grad, *states.values(), param]
-    if not _evidently_fit([a for a in given if a is not None]):
+    used = [a for a in given if a is not None]
+    if not _evidently_fit(used):
         given = _checked_arrays(op, param, grad, states)
+    elif param.ndim == 1 and len(used) == len(given):
+        return given
     empty = _EMPTY[given[-1].dtype]
     return [empty if a is None else a if a.ndim == 1 else a.reshape(-1) for a in given]
 
@@ -181,7 +188,8 @@ def sgd_step(
     """
     op = "sgd_step"
     lr, momentum = _rate(op, "lr", lr), _rate(op, "momentum", momentum)
-    dampening = checks.number(op, "dampening", dampening)
+    if type(dampening) is not float or not -_INF < dampening < _INF:
+        dampening = checks.number(op, "dampening", dampening)
     weight_decay = _rate(op, "weight_decay", weight_decay)
     nesterov, first = _yes(op, "nesterov", nesterov), _yes(op, "first", first)
     if nesterov and (momentum == 0.0 or dampening != 0.0):
