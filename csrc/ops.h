@@ -211,7 +211,7 @@ LN_OP(lion_step,
       (grad, n, lr, beta1, beta2, weight_decay, m, param))
 LN_OP(descend,
       (const ln_descend_options *options, const real *start, const real *lr, const real *momentum,
-       const double *corrections, int64_t problems, int64_t first, int64_t last, real *x, real
+       const double *schedule, int64_t problems, int64_t first, int64_t last, real *x, real
        *fun, real *grad, int64_t *taken, uint8_t *converged, real *trajectory),
-      (options, start, lr, momentum, corrections, problems, first, last, x, fun, grad, taken,
+      (options, start, lr, momentum, schedule, problems, first, last, x, fun, grad, taken,
        converged, trajectory))

@@ -2,6 +2,7 @@
 #include "include/loopnest.h"
 #include "scalar.h"
 #include "simd.h"
+#include "slope.h"
 
 #define real float
 #define REAL_BYTES 4

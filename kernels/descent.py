@@ -1,12 +1,22 @@
-"""Whole descents, one problem after the other, all steps with the state in registers.
+"""Whole descents: blocks of problems side by side, all steps while a block is in the L1 cache.
 
-The twin is csrc/descent.c, operation for operation. Objectives and methods are numbers;
-objective.py compiles the same loop around functions of the caller, which it puts in the
-place of `value` and `slope`. The updates of one step are those of optimizer.py.
+The twin is csrc/descent.c, operation for operation. `advance` goes once over a block: slope
+and update of one step, which LLVM turns into vectors. A kernel is made for one objective and
+one method (`loop`): with all of them inside, compiling would take half a minute. objective.py
+makes the same kernel around functions of the caller. The updates are those of optimizer.py.
+
+A problem stops where |slope| <= tol, or at a NaN. Without a tol only a NaN can stop one, which
+is rare: then steps are taken in runs of CHUNK without looking, and a run that met a NaN
+is taken back and done again with a look at every step.
 """
 
+from functools import cache
+
+import numpy as np
+from numba.extending import overload
+
 from loopnest.kernels import scalar as functions
-from loopnest.kernels.jit import kernel, scalar
+from loopnest.kernels.jit import OPTIONS, block, by_dtype, kernel, scalar
 from loopnest.kernels.optimizer import (
     average,
     average_square,
@@ -15,149 +25,352 @@ from loopnest.kernels.optimizer import (
     moved,
     scaled,
 )
-from loopnest.kernels.simd import fma, select
+from loopnest.kernels.simd import bits_of, fma, select
+from loopnest.kernels.slope import gelu_slope, silu_slope
+from loopnest.kernels.vector import prefer_wide
 
 # The numbers of loopnest.descent.OBJECTIVES, in that order
 EXP, SIGMOID, TANH, RELU, LEAKY_RELU, SILU, GELU, GELU_TANH, GELU_ERF = range(9)
 # and of loopnest.descent.METHODS; momentum has one number for each convention.
 GD, EMA, HEAVY_BALL, LOOKBACK, NESTEROV, RMSPROP, ADAGRAD, ADAM, ADAMW, LION = range(10)
 
-NEGATIVE_SLOPE = 0.01  # leaky_relu's default
+WIDTH = 512
+CHUNK = 64  # steps without a look
+
+# The state of a block is one flat array of rows: of rows that were arrays of their own LLVM
+# could not tell that they do not overlap. Unsigned: an index that may be negative costs a test.
+_U = np.uint64
+ROWS = 13
+P, OLD, RAW, A, B, LR, RATE, MU, REST, SHRINK, SAVED_P, SAVED_A, SAVED_B = (
+    _U(row * WIDTH) for row in range(ROWS)
+)
+
+# ---- objectives ----
+
+
+def _pieces(real):
+    """Slopes of the piecewise linear ones; 0 has that of negative numbers, NaN the slope NaN."""
+    zero, one, low = real(0), real(1), real(0.01)  # leaky_relu's default
+
+    @scalar
+    def relu(x):
+        return select(x > zero, one, select(x <= zero, zero, x))
+
+    @scalar
+    def leaky_relu_slope(x):
+        return select(x > zero, one, select(x <= zero, low, x))
+
+    @scalar
+    def leaky_relu(x):
+        return functions.leaky_relu(x, low)
+
+    return relu, leaky_relu_slope, leaky_relu
+
+
+_PIECES = list(zip(_pieces(np.float32), _pieces(np.float64), strict=True))
+_relu_slope, _leaky_relu_slope, _leaky_relu = (by_dtype(*pair) for pair in _PIECES)
+
+VALUES = (
+    *(functions.exp, functions.sigmoid, functions.tanh, functions.relu, _leaky_relu),
+    *(functions.silu, functions.gelu, functions.gelu_tanh, functions.gelu_erf),
+)
+SLOPES = (
+    *(functions.exp, functions.sigmoid_derivative, functions.tanh_derivative, _relu_slope),
+    *(_leaky_relu_slope, silu_slope, gelu_slope),
+    *(functions.gelu_tanh_derivative, functions.gelu_erf_derivative),
+)
+
+
+# ---- one step of a block ----
 
 
 @scalar
-def value(objective, x, real):
-    """The activation with this number."""
-    if objective == EXP:
-        return functions.exp(x)
-    if objective == SIGMOID:
-        return functions.sigmoid(x)
-    if objective == TANH:
-        return functions.tanh(x)
-    if objective == RELU:
-        return functions.relu(x)
-    if objective == LEAKY_RELU:
-        return functions.leaky_relu(x, real(NEGATIVE_SLOPE))
-    if objective == SILU:
-        return functions.silu(x)
-    if objective == GELU:
-        return functions.gelu(x)
-    if objective == GELU_TANH:
-        return functions.gelu_tanh(x)
-    return functions.gelu_erf(x)
+def update(method, p, g, a, b, rate, mu, rest, shrink, keep1, take1, keep2, take2, eps, zero):
+    """The next (p, a, b) of one problem; ``method`` is a constant."""
+    if method == GD:
+        p = moved(p, g, rate)
+    elif method == EMA:
+        a = average(a, g, mu, rest)
+        p = moved(p, a, rate)
+    elif method == HEAVY_BALL:
+        a = fma(mu, a, g)
+        p = moved(p, a, rate)
+    elif method == LOOKBACK:
+        p = moved(p, a, rate)
+        a = average(a, g, mu, rest)
+    elif method == NESTEROV:
+        a = fma(mu, a, g)
+        p = moved(p, fma(mu, a, g), rate)
+    elif method == RMSPROP:
+        b = average_square(b, g, keep2, take2)
+        a = fma(mu, a, scaled(g, b, eps))
+        p = moved(p, a, rate)
+    elif method == ADAGRAD:
+        b = fma(g, g, b)
+        p = moved(p, scaled(g, b, eps), rate)
+    elif method == LION:
+        p = lion_update(p * shrink, average(a, g, keep1, take1), rate, zero)
+        a = average(a, g, keep2, take2)
+    else:
+        if method == ADAMW:
+            p = p * shrink
+        a = average(a, g, keep1, take1)
+        b = average_square(b, g, keep2, take2)
+        p = moved(p, scaled(a, b, eps), rate)
+    return p, a, b
 
 
-@scalar
-def slope(objective, x, real):
-    """Its derivative; 0 has the slope of negative numbers, NaN the slope NaN."""
-    if objective == EXP:
-        return functions.exp(x)
-    if objective == SIGMOID:
-        return functions.sigmoid_derivative(x)
-    if objective == TANH:
-        return functions.tanh_derivative(x)
-    if objective == RELU:
-        return select(x > real(0), real(1), select(x <= real(0), real(0), x))
-    if objective == LEAKY_RELU:
-        negative = select(x <= real(0), real(NEGATIVE_SLOPE), x)
-        return select(x > real(0), real(1), negative)
-    if objective == SILU:
-        return functions.silu_derivative(x)
-    if objective == GELU:
-        return functions.gelu_derivative(x)
-    if objective == GELU_TANH:
-        return functions.gelu_tanh_derivative(x)
-    return functions.gelu_erf_derivative(x)
+def make_advance(slope, METHOD, DECAYS, LOOKS):
+    """Loop of one step over the n problems of a block; its first arguments are for `_chosen`.
 
-
-@kernel
-def descend(
-    objective,
-    method,
-    start,
-    lr,
-    momentum,
-    steps,
-    corrections,
-    beta1,
-    beta2,
-    eps,
-    weight_decay,
-    tol,
-    record,
-    first,
-    last,
-    x,
-    fun,
-    grad,
-    taken,
-    converged,
-    trajectory,
-):
-    """Problems first to last of an activation.
-
-    corrections (rows, 2), float64, for Adam: r/(1 - beta1^t) and r = sqrt(1 - beta2^t) of step t; the
-    last row serves all later steps too. A problem stops where |slope| <= tol; a negative tol
-    never stops. taken int64, converged uint8; trajectory (steps + 1, problems) is written if
-    record is set.
+    With LOOKS it also keeps the points and slopes before the step, and tells whether any
+    problem has to stop there: floats, as integers, are in the order of their size, NaN last.
     """
-    real = start.dtype.type
-    zero, one, epsilon, enough = real(0), real(1), real(eps), real(tol)
-    keep1, take1 = real(beta1), real(1.0 - beta1)
-    keep2, take2 = real(beta2), real(1.0 - beta2)
-    decoupled = method in (ADAMW, LION)
-    decay, decays = real(weight_decay), weight_decay != 0.0 and not decoupled
-    end = corrections.shape[0] - 1
-    for i in range(first, last):
-        p, rate, mu, a, b = start[i], lr[i], momentum[i], zero, zero
-        rest = one - mu
-        shrink = one - rate * decay
-        t = 0
-        while True:
-            if record:
-                trajectory[t, i] = p
-            raw = slope(objective, p, real)
-            if abs(raw) <= enough or t == steps:
-                break
-            g = decayed(raw, p, decay, decays)
-            if method == GD:
-                p = moved(p, g, rate)
-            elif method == EMA:
-                a = average(a, g, mu, rest)
-                p = moved(p, a, rate)
-            elif method == HEAVY_BALL:
-                a = fma(mu, a, g)
-                p = moved(p, a, rate)
-            elif method == LOOKBACK:
-                if t == 0:
-                    a = g
-                p = moved(p, a, rate)
-                a = average(a, g, mu, rest)
-            elif method == NESTEROV:
-                a = fma(mu, a, g)
-                p = moved(p, fma(mu, a, g), rate)
-            elif method == RMSPROP:
-                b = average_square(b, g, keep2, take2)
-                a = fma(mu, a, scaled(g, b, epsilon))
-                p = moved(p, a, rate)
-            elif method == ADAGRAD:
-                b = fma(g, g, b)
-                p = moved(p, scaled(g, b, epsilon), rate)
-            elif method == LION:
-                blend = average(a, g, keep1, take1)
-                a = average(a, g, keep2, take2)
-                p = lion_update(p * shrink, blend, rate, zero)
-            else:
-                if decoupled:
-                    p = p * shrink
-                a = average(a, g, keep1, take1)
-                b = average_square(b, g, keep2, take2)
-                row = min(t, end)
-                scale, root = real(corrections[row, 0]), real(corrections[row, 1])
-                p = moved(p, scaled(a, b, epsilon * root), rate * scale)
-            t += 1
-        x[i], fun[i], grad[i] = p, value(objective, p, real), raw
-        taken[i], converged[i] = t, abs(raw) <= enough
-        if record:
-            for rest_of_run in range(t + 1, steps + 1):
-                trajectory[rest_of_run, i] = p
+
+    def advance(objective, method, decays, s, n, options):
+        prefer_wide()
+        tol, decay, keep1, take1, keep2, take2, eps = options
+        zero, infinite = s.dtype.type(0), bits_of(s.dtype.type(np.inf))
+        least, largest, decaying = infinite, infinite, decay != zero
+        for i in range(_U(n)):
+            p = s[P + i]
+            raw = slope(p)
+            if LOOKS:
+                s[OLD + i] = p
+                s[RAW + i] = raw
+                size = bits_of(abs(raw))
+                least = select(size < least, size, least)
+                largest = select(size > largest, size, largest)
+            g = decayed(raw, p, decay, decaying) if DECAYS else raw
+            s[P + i], s[A + i], s[B + i] = update(
+                *(METHOD, p, g, s[A + i], s[B + i], s[RATE + i], s[MU + i], s[REST + i]),
+                *(s[SHRINK + i], keep1, take1, keep2, take2, eps, zero),
+            )
+        return least <= bits_of(tol) or largest > infinite
+
+    return advance
+
+
+def make_values(value):
+    """Loop that puts the values at x[first:last] into fun."""
+
+    def values(objective, x, first, last, fun):
+        prefer_wide()
+        for i in range(_U(first), _U(last)):
+            fun[i] = value(x[i])
+
+    return values
+
+
+def _chosen(make, constants):
+    """Name for the loops that ``make(*numbers)`` gives: the first arguments of a call pick one.
+
+    They must be constants there. Only what is called is compiled, and with its caller.
+    """
+
+    def name(*args):
+        raise TypeError("for compiled code")
+
+    def pick(*args):
+        numbers = [getattr(argument, "literal_value", None) for argument in args[:constants]]
+        return None if None in numbers else make(*numbers)
+
+    overload(name, strict=False, prefer_literal=True, jit_options=OPTIONS)(pick)
+    return name
+
+
+advance = _chosen(lambda o, method, decays: make_advance(SLOPES[o], method, decays, False), 3)
+advance_looking = _chosen(
+    lambda o, method, decays: make_advance(SLOPES[o], method, decays, True), 3
+)
+values = _chosen(lambda objective: make_values(VALUES[objective]), 1)
+
+# ---- the state of a block ----
+
+
+@block
+def aligned(memory):
+    """From the first cache line on: vectors of 64 bytes across two lines cost twice the time."""
+    return memory[-(memory.ctypes.data // memory.itemsize) % (64 // memory.itemsize) :]
+
+
+@block
+def enter(s, ids, start, lr, momentum, first, last):
+    """Put problems first to last into the block; their number."""
+    one = s.dtype.type(1)
+    for i in range(_U(last - first)):
+        k = _U(first) + i
+        s[P + i], s[LR + i], s[MU + i], s[REST + i] = (
+            start[k],
+            lr[k],
+            momentum[k],
+            one - momentum[k],
+        )
+        s[A + i] = s[B + i] = s[RAW + i] = s.dtype.type(0)
+        ids[i] = k
+    return last - first
+
+
+@block
+def set_rates(s, n, factor, decay_factor):
+    """RATE and SHRINK of a step; see the schedule of `descend`."""
+    prefer_wide()
+    one = s.dtype.type(1)
+    for i in range(_U(n)):
+        s[RATE + i] = s[LR + i] * factor
+        s[SHRINK + i] = fma(-s[LR + i], decay_factor, one)
+
+
+@block
+def start_with_slopes(s, n, decay):
+    """Go back to before a step that looked; A becomes the slopes there, as LOOKBACK has it."""
+    for i in range(_U(n)):
+        s[P + i] = s[OLD + i]
+        s[A + i] = decayed(s[RAW + i], s[OLD + i], decay, decay != s.dtype.type(0))
+
+
+@block
+def keep(s, n):
+    """Save what a run changes."""
+    for i in range(_U(n)):
+        s[SAVED_P + i], s[SAVED_A + i], s[SAVED_B + i] = s[P + i], s[A + i], s[B + i]
+
+
+@block
+def take_back(s, n):
+    """Undo the run since `keep`."""
+    for i in range(_U(n)):
+        s[P + i], s[A + i], s[B + i] = s[SAVED_P + i], s[SAVED_A + i], s[SAVED_B + i]
+
+
+@block
+def met_nan(s, n):
+    """Whether the point or the average of any problem is NaN."""
+    prefer_wide()
+    infinite = bits_of(s.dtype.type(np.inf))
+    largest = infinite
+    for i in range(_U(n)):
+        p, a = bits_of(abs(s[P + i])), bits_of(abs(s[A + i]))
+        largest = select(p > largest, p, largest)
+        largest = select(a > largest, a, largest)
+    return largest > infinite
+
+
+@block
+def note(s, ids, n, row, trajectory):
+    """Write the points into a row of the trajectory."""
+    for i in range(_U(n)):
+        trajectory[row, ids[i]] = s[P + i]
+
+
+@block
+def leave(s, ids, i, t, row, tol, outputs):
+    """Write the result of place i of the block, which stops at step t, where the loop looked."""
+    x, grad, taken, converged, trajectory = outputs
+    problem, p, raw = ids[i], s[OLD + i], s[RAW + i]
+    x[problem], grad[problem], taken[problem] = p, raw, t
+    converged[problem] = abs(raw) <= tol
+    for later in range(row, trajectory.shape[0]):
+        trajectory[later, problem] = p
+
+
+@block
+def leave_where_stopped(s, ids, n, t, row, tol, outputs):
+    """Take the problems that stop at step t out of the block; the number of those left."""
+    count = n
+    for place in range(count):
+        i = _U(count - 1 - place)
+        if not abs(s[RAW + i]) > tol:
+            leave(s, ids, i, t, row, tol, outputs)
+            n -= 1
+            ids[i] = ids[_U(n)]
+            for at in range(_U(0), _U(ROWS * WIDTH), _U(WIDTH)):
+                s[at + i] = s[at + _U(n)]
+    return n
+
+
+def make(OBJECTIVE, METHOD, DECAYS, compiler):
+    """The kernel of one objective and method; DECAYS: weight decay is added to slopes."""
+
+    @compiler
+    def descend(
+        start,
+        lr,
+        momentum,
+        steps,
+        schedule,
+        beta1,
+        beta2,
+        eps,
+        weight_decay,
+        tol,
+        every,
+        first,
+        last,
+        x,
+        fun,
+        grad,
+        taken,
+        converged,
+        trajectory,
+    ):
+        """Problems first to last.
+
+        schedule (rows, 3), float64: what the rate, eps and the rate in a decoupled weight decay
+        are multiplied by in step t; the last row serves all later steps too. A negative tol
+        never stops. taken int64, converged uint8; trajectory gets the points before every
+        ``every``-th step, or has no rows.
+        """
+        real = start.dtype.type
+        enough, decay = real(tol), real(weight_decay)
+        keep1, take1, keep2, take2 = real(beta1), real(1.0 - beta1), real(beta2), real(1.0 - beta2)
+        outputs = x, grad, taken, converged, trajectory
+        s, ids = aligned(np.empty((ROWS + 1) * WIDTH, start.dtype)), np.empty(WIDTH, np.uint64)
+        for block_start in range(first, last, WIDTH):
+            n = enter(s, ids, start, lr, momentum, block_start, min(block_start + WIDTH, last))
+            options = enough, decay, keep1, take1, keep2, take2, real(eps)
+            if METHOD == LOOKBACK:
+                advance_looking(OBJECTIVE, METHOD, DECAYS, s, n, options)
+                start_with_slopes(s, n, decay)
+            t, until, looks = 0, 0, False
+            while t < steps and n > 0:
+                if t == until:
+                    since, until, looks = t, min(t + CHUNK, steps), tol >= 0.0
+                    if not looks:
+                        keep(s, n)
+                if every > 0 and t % every == 0:
+                    note(s, ids, n, t // every, trajectory)
+                if t < schedule.shape[0]:
+                    set_rates(s, n, real(schedule[t, 0]), real(weight_decay * schedule[t, 2]))
+                    epsilon = real(eps * schedule[t, 1])
+                    options = enough, decay, keep1, take1, keep2, take2, epsilon
+                if not looks:
+                    advance(OBJECTIVE, METHOD, DECAYS, s, n, options)
+                elif advance_looking(OBJECTIVE, METHOD, DECAYS, s, n, options):
+                    row = t // every + 1 if every > 0 else 0
+                    n = leave_where_stopped(s, ids, n, t, row, enough, outputs)
+                t += 1
+                if t == until and not looks and met_nan(s, n):
+                    take_back(s, n)
+                    t, looks = since, True
+            if every > 0 and t % every == 0 and n > 0:
+                note(s, ids, n, t // every, trajectory)
+            advance_looking(OBJECTIVE, METHOD, DECAYS, s, n, options)  # for the slopes at the end
+            for i in range(_U(n)):
+                leave(s, ids, i, t, trajectory.shape[0], enough, outputs)
+        values(OBJECTIVE, x, first, last, fun)
+
+    return descend
+
+
+@cache
+def loop(objective, method, decays):
+    """The kernel of an activation and a method, by their numbers; cached on disk."""
+    return make(objective, method, bool(decays), kernel)
+
+
+def descend(objective, method, start, lr, momentum, steps, schedule, *rest):
+    """Run the kernel for these numbers, see `make`."""
+    weight_decay = rest[3]
+    decays = weight_decay != 0.0 and method not in (ADAMW, LION)
+    loop(objective, method, decays)(start, lr, momentum, steps, schedule, *rest)

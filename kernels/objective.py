@@ -15,6 +15,9 @@ from numba.core.dispatcher import Dispatcher
 
 from loopnest.kernels import descent
 from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.vector import lift, like
+
+INLINED = {**OPTIONS, "forceinline": True}
 
 # Compiled loops by what went into them; emptied when full, for each holds machine code.
 _LOOPS: dict = {}
@@ -58,60 +61,108 @@ def _compiled(function):
     return njit(**OPTIONS)(function if own else lambda x: function(x))
 
 
+def _formula(function, as_vector):
+    """The function of one float for compiled loops, its result in the type of the argument."""
+    if not as_vector:
+        function = _compiled(function)
+
+        @njit(**INLINED)
+        def plain(x):
+            return like(function(x), x)
+
+        return plain
+    # A dispatcher's own function, with its own options: the dispatcher keeps what it compiles.
+    options = getattr(function, "targetoptions", {})
+    inner = getattr(function, "py_func", function)
+    inner = njit(**{**INLINED, "fastmath": options.get("fastmath", False)})(inner)
+
+    @njit(**INLINED)
+    def lifted(x):
+        return like(inner(lift(x)), x)
+
+    return lifted
+
+
 def _central(f, width, relative):
     """Slope of f by central differences."""
 
-    @njit(**OPTIONS)
-    def slope(objective, x, real):
-        h = real(width) * max(real(1), abs(x)) if relative else real(width)
+    @njit(**INLINED)
+    def slope(x):
+        one = like(1.0, x)
+        h = like(width, x) * max(one, abs(x)) if relative else like(width, x)
         up, down = x + h, x - h
-        return (real(f(up)) - real(f(down))) / (up - down)
+        return (f(up) - f(down)) / (up - down)
 
     return slope
 
 
-def _build(f, df, width, relative):
-    f = _compiled(f)
-
-    @njit(**OPTIONS)
-    def value(objective, x, real):
-        return real(f(x))
-
-    if df is None:
-        slope = _central(f, width, relative)
-    else:
-        df = _compiled(df)
-
-        @njit(**OPTIONS)
-        def slope(objective, x, real):
-            return real(df(x))
-
-    # Functions passed as arguments would stay in the loop's table of versions for good.
-    scope = {**vars(descent), "value": value, "slope": slope}
-    return njit(**OPTIONS)(FunctionType(descent.descend.py_func.__code__, scope))
+def build(f, df, width, relative, method, decays, as_vector):
+    """The kernel of descent.py for f, not compiled yet, and the loop of a step in it."""
+    value = _formula(f, as_vector)
+    slope = _central(value, width, relative) if df is None else _formula(df, as_vector)
+    loops = {
+        "advance": descent.make_advance(slope, method, decays, False),
+        "advance_looking": descent.make_advance(slope, method, decays, True),
+        "values": descent.make_values(value),
+    }
+    loops = {name: njit(**OPTIONS)(function) for name, function in loops.items()}
+    # The kernel of descent.py with these in the place of its own; functions that were passed
+    # as arguments would stay in the kernel's table of versions for good.
+    make = FunctionType(descent.make.__code__, {**vars(descent), **loops})
+    return make(0, method, decays, njit(**OPTIONS)), loops["advance"]
 
 
-def loop(f, df, width, relative, arguments):
-    """`descent.descend` compiled for f; None if f cannot be compiled.
+def _has_vectors(loop):
+    """Whether LLVM made vectors of the loop."""
+    return any("vector.body" in text for text in loop.inspect_llvm().values())
 
-    df None: central differences, h = width or, if relative, width max(1, |x|).
-    ``arguments`` are those of the call to come.
+
+def _compile(types, *arguments):
+    """The compiled kernel and the loop in it, or None and why not."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Numba, on code that is not its user's
+            kernel, advance = build(*arguments)
+            kernel.compile(types)
+    except Exception as error:  # Numba raises many kinds for code it cannot compile
+        return None, _reason(error)
+    return kernel, advance
+
+
+def _reason(error):
+    """The line of Numba's message that says most."""
+    lines = [line.strip(" -") for line in str(error).splitlines() if line.strip()]
+    telling = [n for n in lines if n.startswith(("No implementation", "No conversion", "Use of"))]
+    return (telling or lines or [type(error).__name__])[0]
+
+
+def loop(f, df, width, relative, method, decays, arguments):
+    """Kernel of descent.py for f, the name of its form and why it is that one.
+
+    "vector", else "scalar", else None with "numpy". df None: central differences, h = width or, if
+    relative, width max(1, |x|). ``arguments`` are those of the call to come.
     """
     keys = _key(f), None if df is None else _key(df)
     known = keys[0] is not None and (df is None or keys[1] is not None)
     types = tuple(typeof(a) for a in arguments)
-    key = (*keys, width, relative, types)
+    key = (*keys, width, relative, method, decays, types)
     if known and key in _LOOPS:
         return _LOOPS[key]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Numba, on code that is not its user's
-            result = _build(f, df, width, relative)
-            result.compile(types)
-    except Exception:  # Numba raises many kinds for code it cannot compile
-        result = None
+    result = _best(f, df, width, relative, method, decays, types)
     if known:
         if len(_LOOPS) >= _MOST_LOOPS:
             _LOOPS.clear()
         _LOOPS[key] = result
     return result
+
+
+def _best(f, df, width, relative, method, decays, types):
+    arguments = f, df, width, relative, method, decays
+    kernel, advance = _compile(types, *arguments, True)
+    if kernel is not None and _has_vectors(advance):
+        return kernel, "vector", "the formula compiles for vectors"
+    why = f"no vectors: {advance}" if kernel is None else "no vectors: a loop, branch or call in it"
+    kernel, advance = _compile(types, *arguments, False)
+    if kernel is not None:
+        return kernel, "scalar", why
+    return None, "numpy", f"Numba does not compile it: {advance}"

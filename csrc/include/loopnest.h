@@ -271,10 +271,10 @@ void ln_lion_step_f32(const float *grad, int64_t n, double lr, double beta1, dou
 void ln_lion_step_f64(const double *grad, int64_t n, double lr, double beta1, double beta2, double weight_decay, double *m, double *param);
 
 /* ---- descent.c: whole descents on an activation ---- */
-/* objective and method: the constants below; corrections: rows of that table; beta2 is RMSprop's
- * alpha; a negative tol never stops */
+/* objective and method: the constants below; rows: of the schedule; every: points are kept before
+ * every so many steps, 0: never; beta2 is RMSprop's alpha; a negative tol never stops */
 typedef struct {
-    int64_t objective, method, steps, corrections;
+    int64_t objective, method, steps, rows, every;
     double beta1, beta2, eps, weight_decay, tol;
 } ln_descend_options;
 enum {
@@ -285,11 +285,13 @@ enum {
     LN_GD, LN_EMA, LN_HEAVY_BALL, LN_LOOKBACK, LN_NESTEROV, LN_RMSPROP, LN_ADAGRAD, LN_ADAM,
     LN_ADAMW, LN_LION
 };
-/* items: the problems, each with its start, lr and momentum. corrections (rows, 2), for Adam:
- * r/(1 - beta1^t) and r = sqrt(1 - beta2^t) of step t, the last row serves all later steps. taken: steps
- * made; converged: |grad| <= tol; trajectory (steps + 1, problems) or NULL */
-void ln_descend_f32(const ln_descend_options *options, const float *start, const float *lr, const float *momentum, const double *corrections, int64_t problems, int64_t first, int64_t last, float *x, float *fun, float *grad, int64_t *taken, uint8_t *converged, float *trajectory);
-void ln_descend_f64(const ln_descend_options *options, const double *start, const double *lr, const double *momentum, const double *corrections, int64_t problems, int64_t first, int64_t last, double *x, double *fun, double *grad, int64_t *taken, uint8_t *converged, double *trajectory);
+/* items: the problems, each with its start, lr and momentum. schedule (rows, 3): what the rate, eps
+ * and the rate in AdamW's and Lion's weight decay are multiplied by in step t, the last row
+ * serves all later steps; Adam: f r/(1 - beta1^t), r = sqrt(1 - beta2^t) and f for the
+ * schedule's f, others: f, 1 and f. taken: steps made; converged: |grad| <= tol; a problem that
+ * meets NaN stops, too. trajectory (steps/every + 1, problems) or, with every 0, NULL */
+void ln_descend_f32(const ln_descend_options *options, const float *start, const float *lr, const float *momentum, const double *schedule, int64_t problems, int64_t first, int64_t last, float *x, float *fun, float *grad, int64_t *taken, uint8_t *converged, float *trajectory);
+void ln_descend_f64(const ln_descend_options *options, const double *start, const double *lr, const double *momentum, const double *schedule, int64_t problems, int64_t first, int64_t last, double *x, double *fun, double *grad, int64_t *taken, uint8_t *converged, double *trajectory);
 
 /* cffi: end */
 

@@ -1,4 +1,4 @@
-"""The loop of `descend` for functions that only Python can call: whole arrays, step by step."""
+"""The loop of `descend` for functions that only Python can call: blocks of points, step by step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 CONVENTIONS = ("ema", "heavy-ball", "lookback", "nesterov")
+
+BLOCK = 16384  # points in one call of the objective: a few arrays of them fit into the L2 cache
 
 _RMSPROP, _ADAGRAD, _ADAM, _ADAMW, _LION = range(5, 10)
 
@@ -60,7 +62,7 @@ def _slope(f: Callable, df: Callable | None, width: float, relative: bool) -> Ca
     return central
 
 
-def _advance(method, t, g, state, lr, mu, betas, eps, decay, corrections):
+def _advance(method, t, g, state, lr, mu, betas, eps, shrink):
     """The next (x, a, b); the formulas of kernels/descent.py, in NumPy."""
     x, a, b = state
     beta1, beta2 = betas
@@ -77,12 +79,11 @@ def _advance(method, t, g, state, lr, mu, betas, eps, decay, corrections):
         return x - lr * (g / (np.sqrt(b) + eps)), a, b
     if method == _LION:
         blend = beta1 * a + (1 - beta1) * g
-        return x * (1 - lr * decay) - lr * np.sign(blend), beta2 * a + (1 - beta2) * g, b
+        return x * shrink - lr * np.sign(blend), beta2 * a + (1 - beta2) * g, b
     if method == _ADAMW:
-        x = x * (1 - lr * decay)
+        x = x * shrink
     a, b = beta1 * a + (1 - beta1) * g, beta2 * b + (1 - beta2) * g * g
-    scale, root = (float(c) for c in corrections[min(t, len(corrections) - 1)])
-    return x - lr * scale * (a / (np.sqrt(b) + eps * root)), a, b
+    return x - lr * (a / (np.sqrt(b) + eps)), a, b
 
 
 def _momentum(convention, t, g, state, lr, mu):
@@ -94,41 +95,60 @@ def _momentum(convention, t, g, state, lr, mu):
     return x - lr * (g + mu * v if convention == "nesterov" else v), v, b
 
 
+def _largest(slopes: np.ndarray) -> np.ndarray:
+    """Size of the slope of each problem, NaN if any of its slopes is."""
+    size = np.abs(slopes)
+    return size.max(axis=1, initial=0) if size.ndim == 2 else size
+
+
 def loop(f: Callable, df: Callable | None, width: float, relative: bool) -> Callable[..., None]:
     """Function with the arguments of kernels/descent.py's `descend`, on (f, df).
 
     df None: central differences, h = width or, if relative, width max(1, \\|x\\|).
     """
-    value, slope = _elementwise(f), _slope(f, df, width, relative)
+    return run_with(_elementwise(f), _slope(f, df, width, relative))
 
-    def run(objective, method, start, lr, momentum, steps, corrections, *rest):
-        beta1, beta2, eps, weight_decay, tol, record, _, _, *outputs = rest
+
+def run_with(value: Callable, slope: Callable) -> Callable[..., None]:
+    """The same for functions of whole arrays: of points, or of rows that are points."""
+
+    def block(method, start, lr, momentum, steps, table, options, outputs):
+        beta1, beta2, eps, weight_decay, tol, every = options
         x, fun, grad, taken, converged, trajectory = outputs
+        if start.ndim == 2:
+            lr, momentum = lr[:, None], momentum[:, None]
         coupled = 0.0 if method in (_ADAMW, _LION) else weight_decay
         x[...] = start
         states = np.zeros_like(x), np.zeros_like(x)
-        active = np.arange(x.size)  # the problems that go on
+        active = np.arange(x.shape[0])  # the problems that go on
         for t in range(steps + 1):
-            if record:
-                trajectory[t] = x
+            if every and t % every == 0:
+                trajectory[t // every] = x
             raw = grad[active] = slope(x[active])
-            stops = np.abs(raw) <= tol
-            taken[active], converged[active] = t, stops
-            active, raw = active[~stops], raw[~stops]
+            size = _largest(raw)
+            taken[active], converged[active] = t, size <= tol
+            goes_on = size > tol  # not where it is NaN
+            active, raw = active[goes_on], raw[goes_on]
             if t == steps or not active.size:
                 break
+            factor, root, decay_factor = (float(v) for v in table[min(t, len(table) - 1)])
             state = x[active], states[0][active], states[1][active]
             g = raw + coupled * state[0] if coupled else raw
             x[active], states[0][active], states[1][active] = _advance(
-                *(method, t, g, state, lr[active], momentum[active]),
-                *((beta1, beta2), eps, weight_decay, corrections),
+                *(method, t, g, state, lr[active] * factor, momentum[active]),
+                *((beta1, beta2), eps * root, 1 - lr[active] * (weight_decay * decay_factor)),
             )
-        if record:
-            trajectory[t + 1 :] = x
+        if every:
+            trajectory[t // every + 1 :] = x
         fun[...] = value(x)
 
-    def quiet(*arguments):
+    def run(objective, method, start, lr, momentum, steps, table, *rest):
+        *options, first, last = rest[:8]
+        *columns, trajectory = rest[8:]
         with np.errstate(all="ignore"):
-            run(*arguments)
+            for at in range(first, last, BLOCK):
+                part = slice(at, min(at + BLOCK, last))
+                outputs = (*(a[part] for a in columns), trajectory[:, part])
+                block(method, start[part], lr[part], momentum[part], steps, table, options, outputs)
 
-    return quiet
+    return run

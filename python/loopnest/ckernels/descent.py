@@ -8,20 +8,20 @@ from loopnest.ckernels.call import by_dtype, pointer
 _descend = by_dtype("descend")
 
 
-def descend(objective, method, start, lr, momentum, steps, corrections, *rest):
-    beta1, beta2, eps, weight_decay, tol, record, first, last, *outputs = rest
-    rows = corrections.shape[0]
+def descend(objective, method, start, lr, momentum, steps, schedule, *rest):
+    beta1, beta2, eps, weight_decay, tol, every, first, last, *outputs = rest
     options = ffi.new(
         "ln_descend_options *",
-        (objective, method, steps, rows, beta1, beta2, eps, weight_decay, tol),
+        (objective, method, steps, schedule.shape[0], every)
+        + (beta1, beta2, eps, weight_decay, tol),
     )
-    x, fun, grad, taken, converged, trajectory = outputs
+    *columns, trajectory = outputs
     _descend[start.dtype](
         options,
-        *[pointer(a) for a in (start, lr, momentum, corrections)],
+        *[pointer(a) for a in (start, lr, momentum, schedule)],
         start.size,
         first,
         last,
-        *[pointer(a) for a in (x, fun, grad, taken, converged)],
-        pointer(trajectory) if record else ffi.NULL,
+        *[pointer(a) for a in columns],
+        pointer(trajectory) if every else ffi.NULL,
     )

@@ -1,56 +1,101 @@
 """`descend` inside ``@njit``: activations, or a pair of njit functions.
 
-x0 is an array or a number; lr and momentum are numbers or arrays of its shape. All strings
-and ``record`` are constants. The result is a `DescentTuple` with the fields of `Descent`.
+x0 is an array or a number; lr and momentum are numbers or arrays of its shape, betas and alpha
+numbers. Strings and flags are constants; ``record`` may be a number of steps, ``schedule`` an
+array. The result is a `DescentTuple` with the fields of `Descent` but for ``path``.
 """
 
 import math
 from collections import namedtuple
-from types import FunctionType
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.core.errors import TypingError
 from numba.extending import register_jitable
 
 from loopnest import descent as public
+from loopnest import schedule as schedules
 from loopnest.kernels import descent as kernels
-from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.objective import build
 from loopnest.overloads.common import contiguous, flag, is_none, literal, overloads, promoted
 from loopnest.overloads.optimizer import at_least, beta
 
-DescentTuple = namedtuple("DescentTuple", ["x", "fun", "grad", "steps", "converged", "trajectory"])
+DescentTuple = namedtuple(
+    "DescentTuple", ["x", "fun", "grad", "steps", "converged", "trajectory", "diverged"]
+)
 
-_rows = register_jitable(public.correction_rows)
+_rows = register_jitable(schedules.correction_rows)
 
 
 @register_jitable
-def _corrections(beta1, beta2, steps):
-    """The table of `loopnest.descent`, with its bits."""
-    rows = _rows(beta1, beta2, steps)
-    table = np.empty((rows, 2))
+def _table(factors, is_adam, beta1, beta2, steps):
+    """The table of `loopnest.schedule`, with its bits."""
+    rows = max(_rows(beta1, beta2, steps), factors.size) if is_adam else factors.size
+    table = np.empty((rows, 3))
     power1, power2 = 1.0, 1.0
     for t in range(rows):
-        power1 *= beta1
-        power2 *= beta2
-        root = math.sqrt(1.0 - power2)
-        table[t, 0], table[t, 1] = root / (1.0 - power1), root
+        factor = factors[min(t, factors.size - 1)]
+        table[t, 0], table[t, 1], table[t, 2] = factor, 1.0, factor
+        if is_adam:
+            power1 *= beta1
+            power2 *= beta2
+            root = math.sqrt(1.0 - power2)
+            table[t, 0], table[t, 1] = factor * (root / (1.0 - power1)), root
     return table
 
 
-def _kernel(objective):
-    """The compiled loop for an objective, and the number of the activation."""
+def _factors(schedule):
+    """Compiled function that checks the schedule and makes an array of it."""
+    constant = getattr(schedule, "literal_value", getattr(schedule, "value", schedule))
+    if is_none(schedule) or constant == "constant":
+        return register_jitable(lambda schedule, steps: np.ones(1))
+    if not (isinstance(schedule, types.Array) and schedule.ndim == 1):
+        raise TypingError(
+            f"descend: schedule is {schedule}; accepted inside @njit: 'constant' or an array of "
+            "one factor for each step"
+        )
+    promoted("descend", "schedule", schedule.dtype)
+
+    def take(schedule, steps):
+        if schedule.size < max(steps, 1):
+            raise ValueError("descend: schedule has not a factor for each step")
+        table = schedule[: max(steps, 1)].astype(np.float64)
+        for factor in table:
+            if not (factor >= 0 and factor < math.inf):
+                raise ValueError("descend: schedule is out of range; accepted: 0 or more")
+        return table
+
+    return register_jitable(take)
+
+
+def _every(record):
+    """Whether points are kept, and the compiled function that gives the steps between them."""
+    if isinstance(record, types.Integer) and not isinstance(record, types.BooleanLiteral):
+
+        def count(record):
+            if record < 1:
+                raise ValueError("descend: record is below 1")
+            return record
+
+        return True, register_jitable(count)
+    recorded = flag("descend", "record", record)
+    steps = int(recorded)
+    return recorded, register_jitable(lambda record: steps)
+
+
+def _kernel(objective, method):
+    """The compiled loop for an objective."""
     if isinstance(objective, types.BaseTuple) and len(objective) == 2:
         functions = [getattr(part, "dispatcher", None) for part in objective]
         if all(functions):
-            return _loop(*functions), 0
+            return _loop(*functions, method)
     if isinstance(objective, types.StringLiteral):
         name = literal("descend", "objective", objective, public.OBJECTIVES)
-        return kernels.descend, public.OBJECTIVES.index(name)
+        return kernels.loop(public.OBJECTIVES.index(name), method, True)
     if isinstance(objective, types.Function):
         number = public.objective_number(objective.typing_key)
         if number is not None:
-            return kernels.descend, number
+            return kernels.loop(number, method, True)
     raise TypingError(
         f"descend: objective is {objective}; accepted inside @njit: an activation "
         f"({', '.join(public.OBJECTIVES)}) as a constant name or the function, "
@@ -58,19 +103,10 @@ def _kernel(objective):
     )
 
 
-def _loop(f, df):
-    """`kernels.descend` around (f, df), which are compiled with the caller."""
-
-    @njit(**OPTIONS)
-    def value(objective, x, real):
-        return real(f(x))
-
-    @njit(**OPTIONS)
-    def slope(objective, x, real):
-        return real(df(x))
-
-    scope = {**vars(kernels), "value": value, "slope": slope}
-    return njit(**OPTIONS)(FunctionType(kernels.descend.py_func.__code__, scope))
+def _loop(f, df, method):
+    """The kernel around (f, df), which are compiled with the caller."""
+    kernel, _ = build(f, df, 0.0, False, method, True, False)
+    return kernel
 
 
 def _per_problem(name, argument, x0, dtype):
@@ -131,15 +167,17 @@ def _finish(x0, record):
         def finish(shape, x, fun, grad, taken, converged, trajectory):
             values = x.reshape(shape), fun.reshape(shape), grad.reshape(shape)
             stopped = (converged != 0).reshape(shape)
-            return DescentTuple(*values, taken.reshape(shape), stopped, path(trajectory, shape))
+            diverged = (~(np.isfinite(x) & np.isfinite(grad))).reshape(shape)
+            kept = path(trajectory, shape)
+            return DescentTuple(*values, taken.reshape(shape), stopped, kept, diverged)
 
     else:
         path = register_jitable((lambda p: p.reshape(p.size)) if record else (lambda p: None))
 
         def finish(shape, x, fun, grad, taken, converged, trajectory):
-            return DescentTuple(
-                x[0], fun[0], grad[0], taken[0], converged[0] != 0, path(trajectory)
-            )
+            diverged = not (math.isfinite(x[0]) and math.isfinite(grad[0]))
+            kept = path(trajectory)
+            return DescentTuple(x[0], fun[0], grad[0], taken[0], converged[0] != 0, kept, diverged)
 
     return register_jitable(finish)
 
@@ -161,6 +199,7 @@ def descend(
     eps=1e-8,
     weight_decay=0.0,
     h=None,
+    schedule="constant",
 ):
     op = "descend"
     if is_none(lr) or not isinstance(steps, (types.Integer, types.IntegerLiteral)):
@@ -170,8 +209,8 @@ def descend(
     method_name = literal(op, "method", method, public.METHOD_NAMES)
     convention_name = literal(op, "convention", convention, public.CONVENTIONS)
     kind = public.method_number(op, method_name, convention_name)
-    recorded = flag(op, "record", record)
-    kernel, number = _kernel(objective)
+    recorded, every = _every(record)
+    kernel, factors = _kernel(objective, kind), _factors(schedule)
     dtype, prepare = _start(x0)
     rates, momenta = (
         _per_problem("lr", lr, x0, dtype),
@@ -201,6 +240,7 @@ def descend(
         eps=1e-8,
         weight_decay=0.0,
         h=None,
+        schedule="constant",
     ):
         if steps < 0:
             raise ValueError("descend: steps is below 0")
@@ -209,13 +249,14 @@ def descend(
         array = prepare(x0)
         rate, mu = rates(lr, array), momenta(momentum, array)
         start = array.reshape(array.size)
-        table = _corrections(b1, b2, steps if is_adam else 0)
+        second = a if is_rmsprop else b2
+        table = _table(factors(schedule, steps), is_adam, b1, second, steps)
         x, fun, grad = np.empty(start.size, real), np.empty(start.size, real), np.empty_like(start)
         taken, converged = np.empty(start.size, np.int64), np.empty(start.size, np.uint8)
-        trajectory = np.empty((steps + 1 if recorded else 0, start.size), real)
-        second = a if is_rmsprop else b2
+        kept = every(record)
+        trajectory = np.empty((steps // kept + 1 if recorded else 0, start.size), real)
         kernel(
-            number, kind, start, rate, mu, steps, table, b1, second, *options, int(recorded),
+            start, rate, mu, steps, table, b1, second, *options, kept,
             0, start.size, x, fun, grad, taken, converged, trajectory,
         )  # fmt: skip
         return finish(array.shape, x, fun, grad, taken, converged, trajectory)
