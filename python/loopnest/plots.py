@@ -28,7 +28,7 @@ def require_matplotlib() -> None:
         ) from error
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
+def new_figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> Any:
     """A figure that no window system knows of, and its axes."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -36,6 +36,18 @@ def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) 
     figure = Figure(layout="constrained", figsize=size)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **options)
+
+
+def save(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a picture, its format that of the name's end (PNG without one), by renaming."""
+    target = Path(path)
+    kind = target.suffix.lstrip(".").lower() or "png"
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, dpi=_DPI, format=kind)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_plots(folder: str | os.PathLike[str]) -> list[Path]:
@@ -68,14 +80,14 @@ def write_plots(folder: str | os.PathLike[str]) -> list[Path]:
         ("4_feature_maps", _feature_maps),
     ):
         path = target / f"{name}.png"
-        draw().savefig(path, dpi=_DPI)
+        save(draw(), path)
         written.append(path)
     return written
 
 
 def _descent_paths() -> Any:
     """1(a) and 1(b) on the curve, each with a closer look at its steps."""
-    figure, axes = _figure(1, 2, size=(11, 4.8))
+    figure, axes = new_figure(1, 2, size=(11, 4.8))
     curve = np.linspace(-2.2, 0.6, 500)
     for ax, part, lr in zip(axes, "ab", (sheet.LR_SMALL, sheet.LR_LARGE), strict=True):
         x = descend(np.float64, 0.0, lr, 3, "plain")
@@ -109,7 +121,7 @@ def _label_points(ax: Any, x: Any, y: Any, part: str) -> None:
 
 def _long_runs() -> Any:
     """1(c): how far each convention is from the minimum, step by step."""
-    figure, (left, right) = _figure(1, 2, size=(12, 4.8))
+    figure, (left, right) = new_figure(1, 2, size=(12, 4.8))
     steps = np.arange(1, LONG + 1)
     for color, convention in zip(_COLORS, CONVENTIONS, strict=True):
         x = descend(np.float64, START, sheet.LR_SMALL, LONG, convention)
@@ -135,7 +147,7 @@ def _long_runs() -> Any:
 
 def _gate_regions() -> Any:
     """2: what each network says of every point around the four inputs."""
-    figure, axes = _figure(1, 4, size=(13, 3.9), sharey=True)
+    figure, axes = new_figure(1, 4, size=(13, 3.9), sharey=True)
     line = np.linspace(-0.5, 1.5, 401)
     a, b = np.meshgrid(line, line)
     for ax, name in zip(axes, sheet.GATES, strict=True):
@@ -182,7 +194,7 @@ def _matrix(ax: Any, values: np.ndarray, title: str, limit: float | None = None)
 
 def _feature_maps() -> Any:
     """4: image, filter, feature map, and the map pooled in both ways."""
-    figure, axes = _figure(1, 5, size=(13.5, 3.7))
+    figure, axes = new_figure(1, 5, size=(13.5, 3.7))
     feature, pooled, convolved = (v[0, 0] for v in maps(np.float64))
     _matrix(axes[0], np.array(sheet.IMAGE, float), "F, 4x4")
     _matrix(axes[1], np.array(sheet.FILTER, float), "filter 1, 3x3")
