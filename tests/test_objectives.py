@@ -19,7 +19,7 @@ def _all(rng):
         objectives.rosenbrock,
         objectives.beale,
         objectives.himmelblau,
-        objectives.quadratic(matrix @ matrix.T + np.eye(4), rng.standard_normal(4)),
+        objectives.quadratic(matrix @ matrix.T / 8 + np.eye(4), rng.standard_normal(4)),
         objectives.logistic_regression(features, labels),
     ]
 
