@@ -103,7 +103,7 @@ def test_pooling(op, arguments, options, cut, dtype, rng):
 
 def test_pieces_are_small():
     """A large image is not gathered: a task sees its chunk and the rows around it."""
-    x = da.zeros((1, 1, 4000, 64), np.float32, chunks=(1, 1, 500, 64))
+    x = da.zeros((1, 1, 4000, 64), dtype=np.float32, chunks=(1, 1, 500, 64))
     y = chunked.conv2d(x, np.ones((1, 1, 3, 3), np.float32), padding=1)
     assert y.numblocks == (1, 1, 8, 1) and max(y.chunks[2]) < 510
 
