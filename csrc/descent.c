@@ -58,8 +58,8 @@ static void F(slopes)(int64_t objective, const real *x, int64_t n, real *y)
     case LN_TANH: EACH(y[i] = F(tanh_derivative)(x[i]));
     case LN_RELU: EACH(y[i] = F(piece_slope)(x[i], 0));
     case LN_LEAKY_RELU: EACH(y[i] = F(piece_slope)(x[i], (real)0.01));
-    case LN_SILU: EACH(y[i] = F(swish_slope)(x[i], F(silu_slope)));
-    case LN_GELU: EACH(y[i] = F(swish_slope)(x[i], F(gelu_slope)));
+    case LN_SILU: EACH(y[i] = F(swish_slope)(x[i], F(swish_silu)));
+    case LN_GELU: EACH(y[i] = F(swish_slope)(x[i], F(swish_gelu)));
     case LN_GELU_TANH: EACH(y[i] = F(gelu_tanh_derivative)(x[i]));
     default: EACH(y[i] = F(gelu_erf_derivative)(x[i]));
     }

@@ -203,7 +203,8 @@ def run(settings: Settings, path: Path, *, resume: bool = False) -> Map:
     left = np.flatnonzero(~result.done)
     saved = time.monotonic()
     try:
-        with terminal.counter("sweep", result.done.size, result.done.size - left.size) as advance:
+        with terminal.Bar("sweep", result.done.size) as bar:
+            bar.to(int(result.done.sum()))
             rows = 1
             while left.size:
                 # Rows of a band are neighbours; in a resumed map there may be gaps.
@@ -212,7 +213,7 @@ def run(settings: Settings, path: Path, *, resume: bool = False) -> Map:
                 result.compute_rows(int(band[0]), int(band[-1]) + 1, objective)
                 seconds = time.perf_counter() - begin
                 left = left[band.size :]
-                advance(band.size)
+                bar.to(int(result.done.sum()))
                 rows = max(1, min(4 * rows, int(band.size * _BAND_SECONDS / max(seconds, 1e-6))))
                 if time.monotonic() - saved > _SAVE_SECONDS:
                     result.save(path)
