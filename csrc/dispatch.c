@@ -89,3 +89,13 @@ int ln_select_isa(const char *name)
 #define LN_OP(name, parameters, arguments) DEFINE(name, u64, parameters, arguments)
 #include "bit_ops.h"
 #undef LN_OP
+
+/* A batch of rows, and what is kept of rows; see pooling.c. */
+int64_t ln_max_pool2d_work(const ln_pool2d_shape *d)
+{
+    int64_t rows = 4096 / d->w < 8 ? 4096 / d->w : 8, kept, wide = d->w > d->ow ? d->w : d->ow;
+    rows = rows > 1 ? rows : 1;
+    kept = (rows - 1) * d->stride_h + (d->kernel_h - 1) * d->dilation_h + 1;
+    kept = kept < d->h ? kept : d->h;
+    return rows * d->w + 256 + kept * (wide + 64);
+}

@@ -74,13 +74,17 @@ LN_OP(conv2d_backward_weight_tiled,
 /* pooling.c */
 LN_OP(avg_pool2d,
       (const real *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor,
-       real *column_sums, int64_t first, int64_t last, real *y),
-      (x, shape, include_pad, divisor, column_sums, first, last, y))
+       real *work, int64_t first, int64_t last, real *y),
+      (x, shape, include_pad, divisor, work, first, last, y))
 LN_OP(avg_pool2d_backward,
       (const real *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor,
-       int64_t first, int64_t last, real *dx),
-      (dy, shape, include_pad, divisor, first, last, dx))
+       real *work, int64_t first, int64_t last, real *dx),
+      (dy, shape, include_pad, divisor, work, first, last, dx))
 LN_OP(max_pool2d,
+      (const real *x, const ln_pool2d_shape *shape, real *work, int64_t first, int64_t last,
+       real *y),
+      (x, shape, work, first, last, y))
+LN_OP(max_pool2d_indices,
       (const real *x, const ln_pool2d_shape *shape, int64_t first, int64_t last,
        int64_t *indices, real *y),
       (x, shape, first, last, indices, y))
@@ -92,8 +96,8 @@ LN_OP(global_avg_pool2d,
       (const real *x, int64_t size, int64_t first, int64_t last, real *y),
       (x, size, first, last, y))
 LN_OP(global_max_pool2d,
-      (const real *x, int64_t size, int64_t first, int64_t last, real *y),
-      (x, size, first, last, y))
+      (const real *x, int64_t size, real *work, int64_t first, int64_t last, real *y),
+      (x, size, work, first, last, y))
 
 /* gates.c */
 LN_OP(gate_forward,

@@ -1,111 +1,353 @@
-"""Pooling over NCHW arrays: plain loops, the reference kernels. The twin is csrc/pooling.c.
+"""Pooling over NCHW arrays. The twin is csrc/pooling.c.
 
 x (N,C,H,W), y (N,C,OH,OW). Padding holds no values: windows are clipped to the input. The
 order of sums is part of the contract: an average adds up each column of its window from
-the top, then the columns from the left, and divides once.
+the top, then the columns from the left, and divides once; its gradient adds up the shares
+of each output row from the left, then the rows from the top.
+
+Each kernel goes by rows: it reduces whole rows of the input in work space that stays in the
+first cache, splits them where the stride is 2, so that the taps of neighbouring outputs are
+neighbours, and goes through the taps with the loops of pooling_rows.py. Outputs whose
+windows hang over the edge, one or two a row, are computed one by one, and so are all for
+strides beyond 2.
 """
 
 import numpy as np
 
-from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.jit import kernel
+from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.lanes import add_lanes, fold
-
-_U = np.uint64
-
-
-@block
-def window(out, stride, pad, size, kernel_size):
-    """(first, last, padded) of a window: clipped to the input, and its length with padding."""
-    start = out * stride - pad
-    end = min(start + kernel_size, size + pad)
-    return max(start, 0), min(end, size), end - start
+from loopnest.kernels.pooling_rows import (
+    SLACK,
+    add,
+    batch,
+    best_of_3,
+    best_of_3_or_nan,
+    better_of_2,
+    better_of_2_or_nan,
+    copy,
+    divide,
+    element,
+    fill,
+    first_sum,
+    first_sum_of_2,
+    has_nan,
+    inner,
+    max_of_few,
+    merge,
+    rounded,
+    split,
+    sum_of_2_by_2,
+    sum_of_few,
+    taps,
+    window,
+)  # fmt: skip
 
 
 @kernel
 def avg_pool2d(
     x, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, include_pad, divisor,
-    column_sums, first, last, y,
+    work, first, last, y,
 ):  # fmt: skip
     """Output rows [first, last) of the N*C*OH; divisor 0 means the window's size.
 
-    column_sums (W) is work space.
+    work: 2 W + 256 elements of work space.
     """
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
-    for row in range(first, last):
-        plane, oh = divmod(row, out_h)
-        top, bottom, padded_h = window(oh, stride_h, pad_h, height, kernel_h)
-        column_sums[:] = 0
-        for h in range(top, bottom):
-            start = _U((plane * height + h) * width)
-            for w in range(_U(width)):
-                column_sums[w] += x1[start + w]
-        for ow in range(out_w):
-            left, right, padded_w = window(ow, stride_w, pad_w, width, kernel_w)
-            total = x1.dtype.type(0)
-            for w in range(left, right):
-                total += column_sums[w]
-            count = padded_h * padded_w if include_pad else (bottom - top) * (right - left)
-            count = divisor if divisor else count
-            # An empty window (count 0) sums to 0 and stays 0.
-            y1[row * out_w + ow] = total / x1.dtype.type(max(count, 1) if divisor == 0 else count)
+    inner_first, inner_last = inner(stride_w, pad_w, width, kernel_w, out_w)
+    begin = inner_first * stride_w - pad_w
+    half = (width // 2 + SLACK) if stride_w == 2 else 0
+    base = width + SLACK if half else 0  # where work holds the row as it is used
+    end_of_x = ((last - 1) // out_h + 1) * height * width
+    usual = stride_w == kernel_w == kernel_h == 2 and inner_last - inner_first == out_w
+    for plane in range(first // out_h, (last - 1) // out_h + 1):
+        for oh in range(max(first - plane * out_h, 0), min(last - plane * out_h, out_h)):
+            top, bottom, padded_h = window(oh, stride_h, pad_h, height, kernel_h)
+            start, end = (plane * height + top) * width, (plane * height + bottom) * width
+            to = (plane * out_h + oh) * out_w
+            if usual and bottom - top == 2:
+                count = min(rounded(out_w, last * out_w - to), (end_of_x - start - width) >> 1)
+                sum_of_2_by_2(x1, start, start + width, y1, to, count)
+                divide(y1, to, count, divisor if divisor else 4)
+                continue
+            count = rounded(width, end_of_x - end + width)
+            if bottom - top == 1:
+                first_sum(x1, start, work, 0, count)
+            elif bottom > top:
+                first_sum_of_2(x1, start, start + width, work, 0, count)
+            else:
+                fill(work, 0, width, x1.dtype.type(0))
+            for h in range(start + 2 * width, end, width):
+                add(x1, h, work, 0, count)
+            if stride_w == 2:
+                split(work, 0, work, base, base + half, rounded((width + 1) >> 1, width))
+            here = to + inner_first
+            count = rounded(inner_last - inner_first, last * out_w - here)
+            if inner_first == inner_last:
+                count = 0
+            if stride_w > 2:
+                for ow in range(inner_first, inner_last):
+                    w = ow * stride_w - pad_w
+                    y1[to + ow] = sum_of_few(work, w, w + kernel_w)
+            else:
+                if kernel_w == 1:
+                    first_sum(work, base + element(begin, half), y1, here, count)
+                else:
+                    first_sum_of_2(
+                        work,
+                        base + element(begin, half),
+                        base + element(begin + 1, half),
+                        y1,
+                        here,
+                        count,
+                    )
+                for w in range(begin + 2, begin + kernel_w):
+                    add(work, base + element(w, half), y1, here, count)
+            size = padded_h * kernel_w if include_pad else max(1, (bottom - top) * kernel_w)
+            divide(y1, here, count, divisor if divisor else size)
+            for side in range(2):
+                for ow in range(inner_last if side else 0, out_w if side else inner_first):
+                    left, right, padded_w = window(ow, stride_w, pad_w, width, kernel_w)
+                    size = (
+                        padded_h * padded_w
+                        if include_pad
+                        else max(1, (bottom - top) * (right - left))
+                    )
+                    total = sum_of_few(work, left, max(left, right))
+                    y1[to + ow] = total / x1.dtype.type(divisor if divisor else size)
 
 
 @kernel
 def avg_pool2d_backward(
-    dy, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, include_pad, divisor, first, last, dx
-):
-    """Planes [first, last) of the N*C of dx: each output in order gives its share."""
+    dy, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, include_pad, divisor, work, first,
+    last, dx,
+):  # fmt: skip
+    """Planes [first, last) of the N*C of dx.
+
+    work: OW + 2 W + 320 elements of work space.
+    """
     height, width = dx.shape[2], dx.shape[3]
     out_h, out_w = dy.shape[2], dy.shape[3]
     dx1, dy1 = dx.reshape(dx.size), dy.reshape(dy.size)
+    zero = dx1.dtype.type(0)
+    inner_first, inner_last = inner(stride_w, pad_w, width, kernel_w, out_w)
+    inner_count = inner_last - inner_first
+    begin = inner_first * stride_w - pad_w
+    row = out_w + SLACK  # where work holds the sums along a row
+    base = row + width + SLACK  # and its halves
+    half = width // 2 + SLACK
     for plane in range(first, last):
-        dx1[plane * height * width : (plane + 1) * height * width] = 0
+        fresh = 0  # rows of dx from here on hold nothing yet
         for oh in range(out_h):
             top, bottom, padded_h = window(oh, stride_h, pad_h, height, kernel_h)
-            for ow in range(out_w):
-                left, right, padded_w = window(ow, stride_w, pad_w, width, kernel_w)
-                count = padded_h * padded_w if include_pad else (bottom - top) * (right - left)
-                count = divisor if divisor else count
-                share = dy1[(plane * out_h + oh) * out_w + ow]
-                share /= dx1.dtype.type(max(count, 1) if divisor == 0 else count)
-                for h in range(top, bottom):
+            start = (plane * out_h + oh) * out_w
+            copy(dy1, start + inner_first, work, 0, inner_count)
+            size = padded_h * kernel_w if include_pad else max(1, (bottom - top) * kernel_w)
+            divide(work, 0, rounded(inner_count, out_w + SLACK), divisor if divisor else size)
+            fill(work, row, width, zero)
+            for side in range(2):
+                if side and stride_w == 1:
+                    for j in range(kernel_w - 1, -1, -1):
+                        add(work, 0, work, row + begin + j, inner_count)
+                elif side and stride_w == 2 and inner_count:
+                    split(work, row, work, base, base + half, (width + 1) >> 1)
+                    for j in range(kernel_w - 1, -1, -1):
+                        add(work, 0, work, base + element(begin + j, half), inner_count)
+                    merge(work, base, base + half, work, row, (width + 1) >> 1)
+                elif side:
+                    for i in range(inner_count):
+                        for w in range(begin + i * stride_w, begin + i * stride_w + kernel_w):
+                            work[row + w] += work[i]
+                for ow in range(inner_last if side else 0, out_w if side else inner_first):
+                    left, right, padded_w = window(ow, stride_w, pad_w, width, kernel_w)
+                    size = (
+                        padded_h * padded_w if include_pad
+                        else max(1, (bottom - top) * (right - left))
+                    )  # fmt: skip
+                    share = dy1[start + ow] / dx1.dtype.type(divisor if divisor else size)
                     for w in range(left, right):
-                        dx1[(plane * height + h) * width + w] += share
+                        work[row + w] += share
+            if top > fresh:
+                fill(dx1, (plane * height + fresh) * width, (top - fresh) * width, zero)
+                fresh = top
+            for h in range(top, bottom):
+                to = (plane * height + h) * width
+                if h < fresh:
+                    add(work, row, dx1, to, width)
+                else:
+                    copy(work, row, dx1, to, width)
+            fresh = max(fresh, bottom)
+        fill(dx1, (plane * height + fresh) * width, (height - fresh) * width, zero)
+
+
+@inlined
+def maxima(x, origin, a, step, last, pitch, half, y, to, count, nan):
+    """y[to + i] = maximum of elements a + i, a + step + i, ... last + i.
+
+    What is an element: one of a row (pitch 1), one of a row that is split (half is not 0),
+    or a row (pitch is its length).
+    """
+    b = min(a + step, last)
+    c = min(b + step, last)
+    p = origin + element(a, half) * pitch
+    q = origin + element(b, half) * pitch
+    r = origin + element(c, half) * pitch
+    if nan:
+        best_of_3_or_nan(x, p, q, r, y, to, count)
+    else:
+        best_of_3(x, p, q, r, y, to, count)
+    while c < last:
+        b = c + step
+        c = min(b + step, last)
+        q = origin + element(b, half) * pitch
+        r = origin + element(c, half) * pitch
+        if nan:
+            better_of_2_or_nan(x, q, r, y, to, count)
+        else:
+            better_of_2(x, q, r, y, to, count)
 
 
 @kernel
 def max_pool2d(
     x, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
+    work, first, last, y,
+):  # fmt: skip
+    """Output rows [first, last) of the N*C*OH. Windows along each row, then down the columns.
+
+    The first of equal values wins, and NaN does (PyTorch's rule); -inf where dilation leaves a
+    window without a value. work: `max_pool2d_work` elements of work space.
+    """
+    height, width = x.shape[2], x.shape[3]
+    out_h, out_w = y.shape[2], y.shape[3]
+    x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    extent_h, extent_w = (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w
+    inner_first, inner_last = inner(stride_w, pad_w, width, extent_w + 1, out_w)
+    inner_count = inner_last - inner_first
+    begin = inner_first * stride_w - pad_w
+    rows = batch(width)
+    half = (rows * width + 1) // 2 + SLACK
+    kept = 2 * half
+    # Windows along all rows of a batch in one go, where the rows' outputs do not overlap.
+    flat = stride_w <= 2 and width % stride_w == 0 and out_w <= width // stride_w
+    pitch = width // stride_w if flat else out_w + SLACK
+    end_of_x = ((last - 1) // out_h + 1) * height * width
+    at, base, done, last_nan = -1, 0, 0, -1  # rows base to done of this plane are kept
+    row = first
+    while row < last:
+        plane, from_h = row // out_h, row % out_h
+        to_h = min(from_h + rows, out_h, from_h + last - row)
+        if plane != at:
+            at, base, done, last_nan = plane, 0, 0, -1
+        top = max(from_h * stride_h - pad_h, 0)
+        bottom = min((to_h - 1) * stride_h - pad_h + extent_h + 1, height)
+        if done > top:
+            copy(work, kept + (top - base) * pitch, work, kept, (done - top) * pitch)
+        base = top
+        h0 = max(top, done)
+        done = max(done, bottom)
+        while h0 < bottom:
+            h1 = min(h0 + rows, bottom)
+            start, size = (plane * height + h0) * width, (h1 - h0) * width
+            nan = has_nan(x1, start, size)
+            if nan:
+                last_nan = h1 - 1
+            if stride_w == 2:
+                split(x1, start, work, 0, half, size >> 1)
+                if size & 1:
+                    work[size >> 1] = x1[start + size - 1]
+            for h in range(h0, h0 if inner_count == 0 else h0 + 1 if flat else h1):
+                to = kept + (h - base) * pitch + inner_first
+                w = (h - h0) * width + begin
+                end = w + extent_w
+                if flat:
+                    count = (h1 - h0 - 1) * pitch + inner_count
+                else:
+                    count = rounded(inner_count, end_of_x - start - end)
+                if stride_w == 1:
+                    maxima(x1, start, w, dilation_w, end, 1, 0, work, to, count, nan)
+                elif stride_w == 2:
+                    maxima(work, 0, w, dilation_w, end, 1, half, work, to, count, nan)
+                else:
+                    for i in range(inner_count):
+                        work[to + i] = max_of_few(
+                            x1, start + w + i * stride_w, dilation_w, kernel_w
+                        )
+            for side in range(2):
+                for ow in range(inner_last if side else 0, out_w if side else inner_first):
+                    w = ow * stride_w - pad_w
+                    j, end = taps(w, width, kernel_w, dilation_w)
+                    w += start + j * dilation_w
+                    to = kept + (h0 - base) * pitch + ow
+                    for _ in range(h0, h1):
+                        if j < end:
+                            work[to] = max_of_few(x1, w, dilation_w, end - j)
+                        else:
+                            work[to] = -np.inf
+                        w += width
+                        to += pitch
+            h0 = h1
+        oh = from_h
+        while oh < to_h:
+            to = (plane * out_h + oh) * out_w
+            h = oh * stride_h - pad_h
+            i, end = taps(h, height, kernel_h, dilation_h)
+            n = 1
+            if i < end:
+                count = rounded(out_w, last * out_w - to)
+                if stride_h == 1 and pitch == out_w and h >= 0 and h + extent_h < height:
+                    n = min(to_h - oh, height - h - extent_h)
+                    count = n * out_w
+                h -= base
+                maxima(
+                    work,
+                    kept,
+                    h + i * dilation_h,
+                    dilation_h,
+                    h + (end - 1) * dilation_h,
+                    pitch,
+                    0,
+                    y1,
+                    to,
+                    count,
+                    last_nan >= h + base,
+                )
+            else:
+                fill(y1, to, out_w, x1.dtype.type(-np.inf))
+            oh += n
+        row += to_h - from_h
+
+
+@kernel
+def max_pool2d_indices(
+    x, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
     first, last, indices, y,
 ):  # fmt: skip
-    """Output rows [first, last) of the N*C*OH; indices (as y, or empty) within the plane.
+    """`max_pool2d` one output at a time, and where each maximum is in its plane.
 
-    The first of equal values wins, the last NaN does (PyTorch's rule); -1 where dilation
-    leaves a window without a value.
+    Of equal values the first, of NaNs the last; -1 where a window has no value.
     """
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1, indices1 = x.reshape(x.size), y.reshape(y.size), indices.reshape(indices.size)
     for row in range(first, last):
-        plane, oh = divmod(row, out_h)
+        plane, oh = row // out_h, row % out_h
+        h0 = oh * stride_h - pad_h
+        top, bottom = taps(h0, height, kernel_h, dilation_h)
         for ow in range(out_w):
+            w0 = ow * stride_w - pad_w
+            left, right = taps(w0, width, kernel_w, dilation_w)
             best, best_index = x1.dtype.type(-np.inf), -1
-            for i in range(kernel_h):
-                h = oh * stride_h - pad_h + i * dilation_h
-                if h < 0 or h >= height:
-                    continue
-                for j in range(kernel_w):
-                    w = ow * stride_w - pad_w + j * dilation_w
-                    if w < 0 or w >= width:
-                        continue
-                    value = x1[(plane * height + h) * width + w]
+            for i in range(top, bottom):
+                start = (h0 + i * dilation_h) * width + w0
+                for j in range(left, right):
+                    at = start + j * dilation_w
+                    value = x1[np.uint64(plane * height * width + at)]
                     if value > best or value != value or best_index < 0:
-                        best, best_index = value, h * width + w
+                        best, best_index = value, at
             y1[row * out_w + ow] = best
-            if indices1.size:
-                indices1[row * out_w + ow] = best_index
+            indices1[row * out_w + ow] = best_index
 
 
 @kernel
@@ -133,13 +375,21 @@ def global_avg_pool2d(x, first, last, y):
 
 
 @kernel
-def global_max_pool2d(x, first, last, y):
-    """Maxima of planes [first, last); NaN if there is one."""
+def global_max_pool2d(x, work, first, last, y):
+    """Maxima of planes [first, last); NaN if there is one.
+
+    Each plane is folded into 512 columns, then those into one. work: 512 elements.
+    """
     size = x.shape[2] * x.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
     for plane in range(first, last):
-        best = x1[plane * size]
-        for i in range(plane * size, (plane + 1) * size):
-            if x1[i] > best or x1[i] != x1[i]:
-                best = x1[i]
-        y1[plane] = best
+        start, end = plane * size, (plane + 1) * size
+        count = min(size, 512)
+        nan = has_nan(x1, start, size)
+        copy(x1, start, work, 0, count)
+        for at in range(start + count, end, 512):
+            if nan:
+                better_of_2_or_nan(x1, at, at, work, 0, min(512, end - at))
+            else:
+                better_of_2(x1, at, at, work, 0, min(512, end - at))
+        y1[plane] = max_of_few(work, 0, 1, count)

@@ -135,23 +135,29 @@ typedef struct {
 } ln_pool2d_shape;
 
 /* items: the planes*oh rows of y; divisor 0: the window's size, with padding or without;
- * column_sums: w elements of work space */
-void ln_avg_pool2d_f32(const float *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, float *column_sums, int64_t first, int64_t last, float *y);
-void ln_avg_pool2d_f64(const double *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, double *column_sums, int64_t first, int64_t last, double *y);
-/* items: the planes of dx */
-void ln_avg_pool2d_backward_f32(const float *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, int64_t first, int64_t last, float *dx);
-void ln_avg_pool2d_backward_f64(const double *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, int64_t first, int64_t last, double *dx);
-/* items: the planes*oh rows of y; indices (as y, position within the plane) may be NULL */
-void ln_max_pool2d_f32(const float *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, float *y);
-void ln_max_pool2d_f64(const double *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, double *y);
+ * work: 2 w + 256 elements of work space */
+void ln_avg_pool2d_f32(const float *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, float *work, int64_t first, int64_t last, float *y);
+void ln_avg_pool2d_f64(const double *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, double *work, int64_t first, int64_t last, double *y);
+/* items: the planes of dx; work: ow + 2 w + 320 elements */
+void ln_avg_pool2d_backward_f32(const float *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, float *work, int64_t first, int64_t last, float *dx);
+void ln_avg_pool2d_backward_f64(const double *dy, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor, double *work, int64_t first, int64_t last, double *dx);
+/* elements of work space that ln_max_pool2d takes */
+int64_t ln_max_pool2d_work(const ln_pool2d_shape *shape);
+/* items: the planes*oh rows of y */
+void ln_max_pool2d_f32(const float *x, const ln_pool2d_shape *shape, float *work, int64_t first, int64_t last, float *y);
+void ln_max_pool2d_f64(const double *x, const ln_pool2d_shape *shape, double *work, int64_t first, int64_t last, double *y);
+/* the same, and the position of each maximum within its plane, -1 for an empty window */
+void ln_max_pool2d_indices_f32(const float *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, float *y);
+void ln_max_pool2d_indices_f64(const double *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, double *y);
 /* items: the planes of dx, plane_size = h*w; out_size = oh*ow */
 void ln_max_pool2d_backward_f32(const float *dy, const int64_t *indices, int64_t plane_size, int64_t out_size, int64_t first, int64_t last, float *dx);
 void ln_max_pool2d_backward_f64(const double *dy, const int64_t *indices, int64_t plane_size, int64_t out_size, int64_t first, int64_t last, double *dx);
 /* items: the planes, size = h*w elements each */
 void ln_global_avg_pool2d_f32(const float *x, int64_t size, int64_t first, int64_t last, float *y);
 void ln_global_avg_pool2d_f64(const double *x, int64_t size, int64_t first, int64_t last, double *y);
-void ln_global_max_pool2d_f32(const float *x, int64_t size, int64_t first, int64_t last, float *y);
-void ln_global_max_pool2d_f64(const double *x, int64_t size, int64_t first, int64_t last, double *y);
+/* work: 512 elements */
+void ln_global_max_pool2d_f32(const float *x, int64_t size, float *work, int64_t first, int64_t last, float *y);
+void ln_global_max_pool2d_f64(const double *x, int64_t size, double *work, int64_t first, int64_t last, double *y);
 
 /* ---- gates.c: n elements each; y may be a or b itself (in place) ----
  * y = sigmoid of a neuron, weights (wa, wb, bias); with hidden = 1 of a 2-2-1 network, weights

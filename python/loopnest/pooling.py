@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loopnest import backend, checks, threads
+from loopnest import backend, checks, scratch, threads
 from loopnest.convolution import LIMIT
 
 Pair = tuple[int, int]
@@ -142,14 +142,14 @@ def avg_pool2d(
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     y = checks.output(op, out, (*x.shape[:2], *g.output), x.dtype, (given, x))
-    kernel = backend.kernels.pooling.avg_pool2d
+    kernel, options = backend.kernels.pooling.avg_pool2d, (*g.kernel, *g.stride, *g.padding)
+    size, dtype = 2 * x.shape[3] + 256, x.dtype
 
     def piece(first: int, last: int) -> None:
-        column_sums = np.empty(x.shape[3], x.dtype)
-        kernel(x, *g.kernel, *g.stride, *g.padding, *averaging, column_sums, first, last, y)
+        with scratch.take(size, dtype) as work:
+            kernel(x, *options, *averaging, work, first, last, y)
 
-    rows = x.shape[0] * x.shape[1] * g.output[0]
-    threads.split(piece, rows, rows * g.kernel[0] * x.shape[3])
+    threads.split(piece, x.shape[0] * x.shape[1] * g.output[0], _work(x, y, g))
     return y
 
 
@@ -199,11 +199,13 @@ def avg_pool2d_backward(
         backend.kernels.pooling.avg_pool2d_backward,
         (*g.kernel, *g.stride, *g.padding),
     )
-    threads.split(
-        lambda first, last: kernel(dy, *options, *averaging, first, last, dx),
-        x.shape[0] * x.shape[1],
-        dy.size * g.kernel[0] * g.kernel[1],
-    )
+    size = g.output[1] + 2 * x.shape[3] + 320
+
+    def piece(first: int, last: int) -> None:
+        with scratch.take(size, dtype) as work:
+            kernel(dy, *options, *averaging, work, first, last, dx)
+
+    threads.split(piece, x.shape[0] * x.shape[1], _work(x, dy, g))
     return dx
 
 
@@ -248,16 +250,41 @@ def max_pool2d(
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     shape = (*x.shape[:2], *g.output)
+    return_indices = _flag(op, "return_indices", return_indices)
     y = checks.output(op, out, shape, x.dtype, (given, x))
-    indices = np.empty(shape if _flag(op, "return_indices", return_indices) else (0,) * 4, np.int64)
-    kernel = backend.kernels.pooling.max_pool2d
-    options = (*g.kernel, *g.stride, *g.padding, *g.dilation)
-    threads.split(
-        lambda first, last: kernel(x, *options, first, last, indices, y),
-        shape[0] * shape[1] * shape[2],
-        4 * y.size * g.kernel[0] * g.kernel[1],
-    )
-    return (y, indices) if return_indices else y
+    kernels, options = backend.kernels.pooling, (*g.kernel, *g.stride, *g.padding, *g.dilation)
+    items = shape[0] * shape[1] * shape[2]
+    if return_indices:
+        indices = checks.output(op, None, shape, np.dtype(np.int64))
+        kernel = kernels.max_pool2d_indices
+        threads.split(
+            lambda first, last: kernel(x, *options, first, last, indices, y),
+            items,
+            4 * y.size * min(g.kernel[0] * g.kernel[1], x.shape[2] * x.shape[3]),
+        )
+        return y, indices
+    kernel, dtype, size = kernels.max_pool2d, x.dtype, max_pool2d_work(x.shape[2:], g)
+
+    def piece(first: int, last: int) -> None:
+        with scratch.take(size, dtype) as work:
+            kernel(x, *options, work, first, last, y)
+
+    threads.split(piece, items, _work(x, y, g))
+    return y
+
+
+def _work(x: np.ndarray, y: np.ndarray, g: Geometry) -> int:
+    """Work of a call in the units of threads.split: rows are read, then reduced both ways."""
+    kernel_h, kernel_w = min(g.kernel[0], x.shape[2]), min(g.kernel[1], x.shape[3])
+    return x.size + y.size * (kernel_h + kernel_w)
+
+
+def max_pool2d_work(input_hw: Pair, g: Geometry) -> int:
+    """Elements of work space that max_pool2d takes: a batch of rows, and what is kept of rows."""
+    (height, width), (kernel_h, stride_h) = input_hw, (g.kernel[0], g.stride[0])
+    rows = max(1, min(8, 4096 // width))
+    kept = min((rows - 1) * stride_h + (kernel_h - 1) * g.dilation[0] + 1, height)
+    return rows * width + 256 + kept * (max(width, g.output[1]) + 64)
 
 
 def max_pool2d_backward(
@@ -321,12 +348,10 @@ def max_pool2d_backward(
     return dx
 
 
-def _global(op: str, x: Any, out: np.ndarray | None) -> np.ndarray:
+def _planes(op: str, x: Any, out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """x, and the output for one value a plane."""
     given, x = x, _image(op, x)
-    y = checks.output(op, out, (*x.shape[:2], 1, 1), x.dtype, (given, x))
-    kernel = getattr(backend.kernels.pooling, op)
-    threads.split(lambda first, last: kernel(x, first, last, y), y.size, x.size)
-    return y
+    return x, checks.output(op, out, (*x.shape[:2], 1, 1), x.dtype, (given, x))
 
 
 def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
@@ -348,12 +373,23 @@ def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
     TypeError, ValueError
         For arguments that do not fit.
     """
-    return _global("global_avg_pool2d", x, out)
+    x, y = _planes("global_avg_pool2d", x, out)
+    kernel = backend.kernels.pooling.global_avg_pool2d
+    threads.split(lambda first, last: kernel(x, first, last, y), y.size, x.size)
+    return y
 
 
 def global_max_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
     """Maximum of each plane, NaN if it holds one. Parameters are those of `global_avg_pool2d`."""
-    return _global("global_max_pool2d", x, out)
+    x, y = _planes("global_max_pool2d", x, out)
+    kernel, dtype = backend.kernels.pooling.global_max_pool2d, x.dtype
+
+    def piece(first: int, last: int) -> None:
+        with scratch.take(512, dtype) as work:
+            kernel(x, work, first, last, y)
+
+    threads.split(piece, y.size, x.size)
+    return y
 
 
 def average_filter(size: Any, channels: int = 1, dtype: Any = np.float64) -> np.ndarray:

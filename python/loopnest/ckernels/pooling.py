@@ -11,6 +11,7 @@ from loopnest.ckernels.call import by_dtype, pointer
 _avg_pool2d = by_dtype("avg_pool2d")
 _avg_pool2d_backward = by_dtype("avg_pool2d_backward")
 _max_pool2d = by_dtype("max_pool2d")
+_max_pool2d_indices = by_dtype("max_pool2d_indices")
 _max_pool2d_backward = by_dtype("max_pool2d_backward")
 _global_avg_pool2d = by_dtype("global_avg_pool2d")
 _global_max_pool2d = by_dtype("global_max_pool2d")
@@ -23,26 +24,31 @@ def _shape(x: tuple, y: tuple, *options: int) -> Any:
 
 
 def avg_pool2d(x, *options):
-    *options, include_pad, divisor, column_sums, first, last, y = options
+    *options, include_pad, divisor, work, first, last, y = options
     shape = _shape(x.shape, y.shape, *options)
     _avg_pool2d[x.dtype](
-        pointer(x), shape, include_pad, divisor, pointer(column_sums), first, last, pointer(y)
+        pointer(x), shape, include_pad, divisor, pointer(work), first, last, pointer(y)
     )
 
 
 def avg_pool2d_backward(dy, *options):
-    *options, include_pad, divisor, first, last, dx = options
+    *options, include_pad, divisor, work, first, last, dx = options
     shape = _shape(dx.shape, dy.shape, *options)
     _avg_pool2d_backward[dy.dtype](
-        pointer(dy), shape, include_pad, divisor, first, last, pointer(dx)
+        pointer(dy), shape, include_pad, divisor, pointer(work), first, last, pointer(dx)
     )
 
 
 def max_pool2d(x, *options):
+    *options, work, first, last, y = options
+    shape = _shape(x.shape, y.shape, *options)
+    _max_pool2d[x.dtype](pointer(x), shape, pointer(work), first, last, pointer(y))
+
+
+def max_pool2d_indices(x, *options):
     *options, first, last, indices, y = options
     shape = _shape(x.shape, y.shape, *options)
-    to = pointer(indices) if indices.size else ffi.NULL
-    _max_pool2d[x.dtype](pointer(x), shape, first, last, to, pointer(y))
+    _max_pool2d_indices[x.dtype](pointer(x), shape, first, last, pointer(indices), pointer(y))
 
 
 def max_pool2d_backward(dy, indices, first, last, dx):
@@ -57,6 +63,6 @@ def global_avg_pool2d(x, first, last, y):
     _global_avg_pool2d[x.dtype](pointer(x), size, first, last, pointer(y))
 
 
-def global_max_pool2d(x, first, last, y):
+def global_max_pool2d(x, work, first, last, y):
     size = x.shape[2] * x.shape[3]
-    _global_max_pool2d[x.dtype](pointer(x), size, first, last, pointer(y))
+    _global_max_pool2d[x.dtype](pointer(x), size, pointer(work), first, last, pointer(y))

@@ -119,8 +119,8 @@ def avg_pool2d(
         a = prepare(x)
         y = make(out, (n, c, oh, ow))
         check(y, a)
-        sums = np.empty(width, a.dtype)
-        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, sums, 0, n * c * oh, y)
+        work = np.empty(2 * width + 256, a.dtype)
+        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, work, 0, n * c * oh, y)
         return y
 
     return implementation
@@ -165,7 +165,8 @@ def avg_pool2d_backward(
         a = prepare(dy)
         dx = make(out, x.shape)
         check(dx, a)
-        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, 0, n * c, dx)
+        work = np.empty(ow + 2 * width + 320, a.dtype)
+        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, work, 0, n * c, dx)
         return dx
 
     return implementation
@@ -187,13 +188,7 @@ def max_pool2d(
     dtype = same_dtype(op, x=x)
     resolve = _resolve(op, kernel_size, stride, padding, dilation)
     prepare, make, check = contiguous(x, dtype), output(op, out, dtype, 4), separate(op, out)
-    kernel = kernels.max_pool2d
-    if flag(op, "return_indices", return_indices):
-        indices_shape = register_jitable(lambda shape: shape)
-        result = register_jitable(lambda y, indices: (y, indices))
-    else:
-        indices_shape = register_jitable(lambda shape: (0, 0, 0, 0))
-        result = register_jitable(lambda y, indices: y)
+    run = _with_indices if flag(op, "return_indices", return_indices) else _without_indices
 
     def implementation(
         x,
@@ -210,12 +205,31 @@ def max_pool2d(
         a = prepare(x)
         y = make(out, (n, c, oh, ow))
         check(y, a)
-        indices = np.empty(indices_shape(y.shape), np.int64)
-        rows = n * c * oh
-        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], 0, rows, indices, y)
-        return result(y, indices)
+        return run(a, o, y)
 
     return implementation
+
+
+@register_jitable
+def _without_indices(x, o, y):
+    height, width = x.shape[2], x.shape[3]
+    # The size is that of pooling.max_pool2d_work.
+    rows = max(1, min(8, 4096 // width))
+    kept = min((rows - 1) * o[2] + (o[0] - 1) * o[6] + 1, height)
+    work = np.empty(rows * width + 256 + kept * (max(width, y.shape[3]) + 64), x.dtype)
+    items = y.shape[0] * y.shape[1] * y.shape[2]
+    kernels.max_pool2d(x, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], work, 0, items, y)
+    return y
+
+
+@register_jitable
+def _with_indices(x, o, y):
+    indices = np.empty(y.shape, np.int64)
+    items = y.shape[0] * y.shape[1] * y.shape[2]
+    kernels.max_pool2d_indices(
+        x, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], 0, items, indices, y
+    )
+    return y, indices
 
 
 @overloads(public.max_pool2d_backward)
@@ -284,9 +298,17 @@ def max_pool2d_backward(
     return implementation
 
 
-def _register_global(name):
-    kernel = getattr(kernels, name)
+@register_jitable
+def _means(x, y):
+    kernels.global_avg_pool2d(x, 0, y.size, y)
 
+
+@register_jitable
+def _maxima(x, y):
+    kernels.global_max_pool2d(x, np.empty(512, x.dtype), 0, y.size, y)
+
+
+def _register_global(name, run):
     @overloads(getattr(public, name))
     def global_pool(x, out=None):
         array_of(name, "x", x, 4)
@@ -302,14 +324,14 @@ def _register_global(name):
             a = prepare(x)
             y = make(out, (x.shape[0], x.shape[1], 1, 1))
             check(y, a)
-            kernel(a, 0, y.size, y)
+            run(a, y)
             return y
 
         return implementation
 
 
-_register_global("global_avg_pool2d")
-_register_global("global_max_pool2d")
+_register_global("global_avg_pool2d", _means)
+_register_global("global_max_pool2d", _maxima)
 
 
 @overloads(public.average_filter)

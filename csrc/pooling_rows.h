@@ -1,0 +1,186 @@
+/* pooling_rows.h: loops over rows, which pooling is made of; the twin of
+ * kernels/pooling_rows.py, where more is told. All of them vectorise. */
+
+#ifndef LN_POOLING_ROWS
+#define LN_POOLING_ROWS
+#define LN_SLACK 64 /* elements of work space behind a row, for counts rounded up */
+
+static inline int64_t pool_min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t pool_max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* A window clipped to the input, and its length with padding. */
+typedef struct {
+    int64_t first, last, padded;
+} window;
+
+static inline window pool_window(int64_t out, int64_t stride, int64_t pad, int64_t size, int64_t kernel)
+{
+    int64_t start = out * stride - pad, end = pool_min(start + kernel, size + pad);
+    return (window){pool_max(start, 0), pool_min(end, size), end - start};
+}
+
+/* What an average divides by. */
+static inline int64_t pool_count(window h, window w, int64_t include_pad, int64_t divisor)
+{
+    if (divisor)
+        return divisor;
+    return include_pad ? h.padded * w.padded : pool_max(1, (h.last - h.first) * (w.last - w.first));
+}
+
+typedef struct {
+    int64_t first, last;
+} range;
+
+/* The outputs whose windows lie within the input. */
+static inline range pool_inner(int64_t stride, int64_t pad, int64_t size, int64_t extent, int64_t out)
+{
+    int64_t first = pool_min((pad + stride - 1) / stride, out);
+    int64_t fitting = size + pad >= extent ? (size - extent + pad) / stride + 1 : 0;
+    return (range){first, pool_max(first, pool_min(fitting, out))};
+}
+
+/* The taps, the first at `start`, that lie within the input. */
+static inline range pool_taps(int64_t start, int64_t size, int64_t kernel, int64_t dilation)
+{
+    int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
+    int64_t last = pool_min(start < size ? (size - 1 - start) / dilation + 1 : 0, kernel);
+    return (range){first, pool_max(first, last)};
+}
+
+/* How many rows are worked on together. */
+static inline int64_t pool_batch(int64_t width) { return pool_max(1, pool_min(8, 4096 / width)); }
+
+/* Where the element at `position` of a row is, once it is split (half is not 0). */
+static inline int64_t pool_element(int64_t position, int64_t half)
+{
+    return half ? (position & 1) * half + (position >> 1) : position;
+}
+
+/* `count` as a multiple of 32, but at most `room`. */
+static inline int64_t rounded(int64_t count, int64_t room) { return pool_min((count + 31) & ~INT64_C(31), room); }
+#endif
+
+static inline void F(row_fill)(real *y, int64_t count, real value)
+{
+    for (int64_t i = 0; i < count; i++) y[i] = value;
+}
+
+/* `count` pairs: the first of each to `even`, the second to `odd`. */
+static inline void F(row_split)(const real *x, real *even, real *odd, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++)
+    {
+        even[i] = x[2 * i];
+        odd[i] = x[2 * i + 1];
+    }
+}
+
+/* The reverse. */
+static inline void F(row_merge)(const real *even, const real *odd, real *y, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++)
+    {
+        y[2 * i] = even[i];
+        y[2 * i + 1] = odd[i];
+    }
+}
+
+/* ---- sums: each begins with 0, so that -0 becomes 0 ---- */
+
+static inline void F(row_first_sum)(const real *x, real *y, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = x[i] + (real)0;
+}
+
+static inline void F(row_first_sum_of_2)(const real *a, const real *b, real *y, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = (a[i] + (real)0) + b[i];
+}
+
+static inline void F(row_add)(const real *x, real *y, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] += x[i];
+}
+
+static inline void F(row_sum_of_2_by_2)(const real *a, const real *b, real *y, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++)
+    {
+        real left = (a[2 * i] + (real)0) + b[2 * i], right = (a[2 * i + 1] + (real)0) + b[2 * i + 1];
+        y[i] = (left + (real)0) + right;
+    }
+}
+
+/* Divide by an integer; by a power of two as a product, which gives the same bits. */
+static inline void F(row_divide)(real *y, int64_t count, int64_t divisor)
+{
+    if ((divisor & (divisor - 1)) == 0) {
+        real by = 1 / (real)divisor;
+        for (int64_t i = 0; i < count; i++) y[i] *= by;
+    } else {
+        real by = (real)divisor;
+        for (int64_t i = 0; i < count; i++) y[i] /= by;
+    }
+}
+
+static inline real F(sum_of_few)(const real *x, int64_t count)
+{
+    real total = 0;
+    for (int64_t i = 0; i < count; i++) total += x[i];
+    return total;
+}
+
+/* ---- maxima: of equal values the first stays ---- */
+
+#define BETTER(v, best) ((v) > (best) ? (v) : (best))
+#define BETTER_OR_NAN(v, best) (((v) > (best)) | ((v) != (v)) ? (v) : (best))
+
+static inline void F(row_best_of_3)(const real *a, const real *b, const real *c, real *y, int64_t count, int nan)
+{
+    if (nan) {
+        INDEPENDENT for (int64_t i = 0; i < count; i++)
+        {
+            real best = BETTER_OR_NAN(b[i], a[i]);
+            y[i] = BETTER_OR_NAN(c[i], best);
+        }
+    } else {
+        INDEPENDENT for (int64_t i = 0; i < count; i++)
+        {
+            real best = BETTER(b[i], a[i]);
+            y[i] = BETTER(c[i], best);
+        }
+    }
+}
+
+static inline void F(row_better_of_2)(const real *a, const real *b, real *y, int64_t count, int nan)
+{
+    if (nan) {
+        INDEPENDENT for (int64_t i = 0; i < count; i++)
+        {
+            real best = BETTER_OR_NAN(a[i], y[i]);
+            y[i] = BETTER_OR_NAN(b[i], best);
+        }
+    } else {
+        INDEPENDENT for (int64_t i = 0; i < count; i++)
+        {
+            real best = BETTER(a[i], y[i]);
+            y[i] = BETTER(b[i], best);
+        }
+    }
+}
+
+static inline int F(has_nan)(const real *x, int64_t count)
+{
+    signed_bits found = 0;
+    for (int64_t i = 0; i < count; i++) found |= x[i] != x[i];
+    return found != 0;
+}
+
+static inline real F(max_of_few)(const real *x, int64_t step, int64_t count)
+{
+    real best = x[0];
+    for (int64_t j = 1; j < count; j++)
+        if (x[j * step] > best || x[j * step] != x[j * step])
+            best = x[j * step];
+    return best;
+}

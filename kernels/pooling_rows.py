@@ -1,0 +1,215 @@
+"""Loops over rows, which pooling is made of; all of them vectorise.
+
+Arrays are flat, with offsets. Counts are rounded up by `rounded` where there is room, for
+the rest that does not fill a vector would run one by one, and rows are short: what is
+written too much lies in work space, or is overwritten by the next row.
+"""
+
+import numpy as np
+
+# Forced inline: Numba counts the references of an array that is passed on, at each call.
+from loopnest.kernels.jit import scalar as inlined
+
+_U = np.uint64
+SLACK = 64  # elements of work space behind a row, for counts rounded up
+
+
+# ---- windows ----
+
+
+@inlined
+def window(out, stride, pad, size, kernel_size):
+    """(first, last, padded) of a window: clipped to the input, and its length with padding."""
+    start = out * stride - pad
+    end = min(start + kernel_size, size + pad)
+    return max(start, 0), min(end, size), end - start
+
+
+@inlined
+def inner(stride, pad, size, extent, out):
+    """[first, last) of the outputs whose windows lie within the input."""
+    first = min((pad + stride - 1) // stride, out)
+    fitting = (size - extent + pad) // stride + 1 if size + pad >= extent else 0
+    return first, max(first, min(fitting, out))
+
+
+@inlined
+def taps(start, size, kernel_size, dilation):
+    """[first, last) of the taps, the first at ``start``, that lie within the input."""
+    if dilation == 1:
+        first, last = max(0, -start), min(kernel_size, size - start)
+    else:
+        first = (-start + dilation - 1) // dilation if start < 0 else 0
+        last = min((size - 1 - start) // dilation + 1 if start < size else 0, kernel_size)
+    return first, max(first, last)
+
+
+@inlined
+def batch(width):
+    """How many rows are worked on together: 16 KB of float32.
+
+    A row that was just written is not read at once: the CPU would have to wait for it.
+    """
+    return max(1, min(8, 4096 // width))
+
+
+@inlined
+def element(position, half):
+    """Where the element at ``position`` of a row is, once it is split (half is not 0)."""
+    return (position & 1) * half + (position >> 1) if half else position
+
+
+# ---- rows ----
+
+
+@inlined
+def rounded(count, room):
+    """``count`` as a multiple of 32, but at most ``room``."""
+    return min((count + 31) & ~31, room)
+
+
+@inlined
+def fill(y, to, count, value):
+    to = _U(to)
+    for i in range(_U(count)):
+        y[to + i] = value
+
+
+@inlined
+def copy(x, a, y, to, count):
+    a, to = _U(a), _U(to)
+    for i in range(_U(count)):
+        y[to + i] = x[a + i]
+
+
+@inlined
+def split(x, a, y, even, odd, count):
+    """``count`` pairs: the first of each to y[even:], the second to y[odd:]."""
+    a, even, odd = _U(a), _U(even), _U(odd)
+    for i in range(_U(count)):
+        y[even + i] = x[a + _U(2) * i]
+        y[odd + i] = x[a + _U(2) * i + _U(1)]
+
+
+@inlined
+def merge(x, even, odd, y, to, count):
+    """The reverse of `split`."""
+    even, odd, to = _U(even), _U(odd), _U(to)
+    for i in range(_U(count)):
+        y[to + _U(2) * i] = x[even + i]
+        y[to + _U(2) * i + _U(1)] = x[odd + i]
+
+
+# ---- sums: each begins with 0, so that -0 becomes 0 ----
+
+
+@inlined
+def first_sum(x, a, y, to, count):
+    a, to = _U(a), _U(to)
+    for i in range(_U(count)):
+        y[to + i] = x[a + i] + x.dtype.type(0)
+
+
+@inlined
+def first_sum_of_2(x, a, b, y, to, count):
+    a, b, to = _U(a), _U(b), _U(to)
+    for i in range(_U(count)):
+        y[to + i] = (x[a + i] + x.dtype.type(0)) + x[b + i]
+
+
+@inlined
+def add(x, a, y, to, count):
+    a, to = _U(a), _U(to)
+    for i in range(_U(count)):
+        y[to + i] += x[a + i]
+
+
+@inlined
+def sum_of_2_by_2(x, a, b, y, to, count):
+    """Sums of the pairs of two rows, in the order of the general case; the usual pooling."""
+    a, b, to = _U(a), _U(b), _U(to)
+    zero = x.dtype.type(0)
+    for i in range(_U(count)):
+        left = (x[a + _U(2) * i] + zero) + x[b + _U(2) * i]
+        right = (x[a + _U(2) * i + _U(1)] + zero) + x[b + _U(2) * i + _U(1)]
+        y[to + i] = (left + zero) + right
+
+
+@inlined
+def divide(y, to, count, divisor):
+    """Divide by an integer; by a power of two as a product, which gives the same bits."""
+    to = _U(to)
+    by = y.dtype.type(divisor)
+    if divisor & (divisor - 1) == 0:
+        by = y.dtype.type(1) / by
+        for i in range(_U(count)):
+            y[to + i] *= by
+    else:
+        for i in range(_U(count)):
+            y[to + i] /= by
+
+
+@inlined
+def sum_of_few(x, first, last):
+    total = x.dtype.type(0)
+    for i in range(_U(first), _U(last)):
+        total += x[i]
+    return total
+
+
+# ---- maxima: of equal values the first stays ----
+
+
+@inlined
+def best_of_3(x, a, b, c, y, to, count):
+    a, b, c, to = _U(a), _U(b), _U(c), _U(to)
+    for i in range(_U(count)):
+        best, v, w = x[a + i], x[b + i], x[c + i]
+        best = v if v > best else best
+        y[to + i] = w if w > best else best
+
+
+@inlined
+def best_of_3_or_nan(x, a, b, c, y, to, count):
+    a, b, c, to = _U(a), _U(b), _U(c), _U(to)
+    for i in range(_U(count)):
+        best, v, w = x[a + i], x[b + i], x[c + i]
+        best = v if (v > best) | (v != v) else best
+        y[to + i] = w if (w > best) | (w != w) else best
+
+
+@inlined
+def better_of_2(x, a, b, y, to, count):
+    a, b, to = _U(a), _U(b), _U(to)
+    for i in range(_U(count)):
+        best, v, w = y[to + i], x[a + i], x[b + i]
+        best = v if v > best else best
+        y[to + i] = w if w > best else best
+
+
+@inlined
+def better_of_2_or_nan(x, a, b, y, to, count):
+    a, b, to = _U(a), _U(b), _U(to)
+    for i in range(_U(count)):
+        best, v, w = y[to + i], x[a + i], x[b + i]
+        best = v if (v > best) | (v != v) else best
+        y[to + i] = w if (w > best) | (w != w) else best
+
+
+@inlined
+def has_nan(x, a, count):
+    a, found = _U(a), 0
+    for i in range(_U(count)):
+        v = x[a + i]
+        found = 1 if v != v else found
+    return found != 0
+
+
+@inlined
+def max_of_few(x, first, step, count):
+    best = x[_U(first)]
+    for j in range(_U(1), _U(count)):
+        value = x[_U(first) + j * _U(step)]
+        if value > best or value != value:
+            best = value
+    return best
