@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,15 +12,21 @@ from loopnest.convolution import LIMIT
 
 Pair = tuple[int, int]
 
+# Work space of so many elements is quicker had from NumPy than from `scratch`.
+_SMALL = 4096
+
 
 class Geometry(NamedTuple):
-    """A pooling's options as plain ints, and the output size they give."""
+    """A pooling's options as plain ints, and what follows from them."""
 
     output: Pair
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
+    # Kernel, stride and padding as the kernels take them; and the dilation.
+    windows: tuple[int, ...]
+    dilated: tuple[int, ...]
+    # Of one plane, in the units of threads.split: rows are read, then reduced both ways.
+    work: int
+    # Elements of work space that max_pool2d takes: a batch of rows, and what is kept of rows.
+    space: int
 
 
 def resolve(
@@ -32,6 +39,25 @@ def resolve(
     ceil_mode: bool,
 ) -> Geometry:
     """Check a pooling's options against its input size (the rules are PyTorch's)."""
+    # The usual forms are looked up. Only exact types: True and 1.0 equal 1 but are refused.
+    if (
+        type(kernel_size) is type(padding) is type(dilation) is int
+        and (stride is None or type(stride) is int)
+        and type(ceil_mode) is bool
+    ):
+        return _resolve_cached(op, input_hw, kernel_size, stride, padding, dilation, ceil_mode)
+    return _resolve(op, input_hw, kernel_size, stride, padding, dilation, ceil_mode)
+
+
+def _resolve(
+    op: str,
+    input_hw: Pair,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+) -> Geometry:
     kernel = checks.pair(op, "kernel_size", kernel_size, 1, LIMIT)
     step = kernel if stride is None else checks.pair(op, "stride", stride, 1, LIMIT)
     pad = checks.pair(op, "padding", padding, 0, LIMIT)
@@ -40,7 +66,16 @@ def resolve(
         _output_size(op, *sizes, ceil_mode)
         for sizes in zip(input_hw, kernel, step, pad, gaps, strict=True)
     )
-    return Geometry((out[0], out[1]), kernel, step, pad, gaps)
+    windows = (*kernel, *step, *pad)
+    height, width = input_hw
+    work = height * width + out[0] * out[1] * (min(kernel[0], height) + min(kernel[1], width))
+    rows = max(1, min(8, 4096 // width))
+    kept = min((rows - 1) * step[0] + (kernel[0] - 1) * gaps[0] + 1, height)
+    space = rows * width + 256 + kept * (max(width, out[1]) + 64)
+    return Geometry((out[0], out[1]), windows, (*windows, *gaps), work, space)
+
+
+_resolve_cached = functools.lru_cache(maxsize=4096)(_resolve)
 
 
 def _output_size(
@@ -65,6 +100,8 @@ def _output_size(
 
 
 def _flag(op: str, name: str, value: Any) -> bool:
+    if value is False or value is True:
+        return value
     if not isinstance(value, (bool, np.bool_, int)):
         raise TypeError(f"{op}: {name} is {value!r}; accepted: True or False")
     return bool(value)
@@ -79,6 +116,8 @@ def _image(op: str, x: Any) -> np.ndarray:
 
 def _average_options(op: str, count_include_pad: Any, divisor_override: Any) -> tuple[int, int]:
     """(include_pad, divisor) as the kernels take them; divisor 0 is "no override"."""
+    if count_include_pad is True and divisor_override is None:
+        return 1, 0
     include = int(_flag(op, "count_include_pad", count_include_pad))
     if divisor_override is None:
         return include, 0
@@ -142,15 +181,35 @@ def avg_pool2d(
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     y = checks.output(op, out, (*x.shape[:2], *g.output), x.dtype, (given, x))
-    kernel, options = backend.kernels.pooling.avg_pool2d, (*g.kernel, *g.stride, *g.padding)
-    size, dtype = 2 * x.shape[3] + 256, x.dtype
+    kernel, options = backend.kernels.pooling.avg_pool2d, (*g.windows, *averaging)
+    planes = x.shape[0] * x.shape[1]
+    _split(kernel, x, options, 2 * x.shape[3] + 256, planes * g.output[0], planes * g.work, y)
+    return y
+
+
+def _split(
+    kernel: Any,
+    x: np.ndarray,
+    options: tuple[int, ...],
+    size: int,
+    items: int,
+    work: int,
+    y: np.ndarray,
+) -> None:
+    """Call ``kernel(x, *options, space, first, last, y)`` on pieces of ``range(items)``.
+
+    space: ``size`` elements of work space.
+    """
+    if work < threads.SERIAL_BELOW and size <= _SMALL:
+        kernel(x, *options, np.empty(size, x.dtype), 0, items, y)
+        return
+    dtype = x.dtype
 
     def piece(first: int, last: int) -> None:
-        with scratch.take(size, dtype) as work:
-            kernel(x, *options, *averaging, work, first, last, y)
+        with scratch.take(size, dtype) as space:
+            kernel(x, *options, space, first, last, y)
 
-    threads.split(piece, x.shape[0] * x.shape[1] * g.output[0], _work(x, y, g))
-    return y
+    threads.split(piece, items, work)
 
 
 def avg_pool2d_backward(
@@ -195,17 +254,9 @@ def avg_pool2d_backward(
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     checks.same_shape(op, "dy", dy, (*x.shape[:2], *g.output))
     dx = checks.output(op, out, x.shape, dtype, (*given, dy))
-    kernel, options = (
-        backend.kernels.pooling.avg_pool2d_backward,
-        (*g.kernel, *g.stride, *g.padding),
-    )
-    size = g.output[1] + 2 * x.shape[3] + 320
-
-    def piece(first: int, last: int) -> None:
-        with scratch.take(size, dtype) as work:
-            kernel(dy, *options, *averaging, work, first, last, dx)
-
-    threads.split(piece, x.shape[0] * x.shape[1], _work(x, dy, g))
+    kernel, options = backend.kernels.pooling.avg_pool2d_backward, (*g.windows, *averaging)
+    planes = x.shape[0] * x.shape[1]
+    _split(kernel, dy, options, g.output[1] + 2 * x.shape[3] + 320, planes, planes * g.work, dx)
     return dx
 
 
@@ -252,7 +303,7 @@ def max_pool2d(
     shape = (*x.shape[:2], *g.output)
     return_indices = _flag(op, "return_indices", return_indices)
     y = checks.output(op, out, shape, x.dtype, (given, x))
-    kernels, options = backend.kernels.pooling, (*g.kernel, *g.stride, *g.padding, *g.dilation)
+    kernels, options = backend.kernels.pooling, g.dilated
     items = shape[0] * shape[1] * shape[2]
     if return_indices:
         indices = checks.output(op, None, shape, np.dtype(np.int64))
@@ -260,31 +311,11 @@ def max_pool2d(
         threads.split(
             lambda first, last: kernel(x, *options, first, last, indices, y),
             items,
-            4 * y.size * min(g.kernel[0] * g.kernel[1], x.shape[2] * x.shape[3]),
+            4 * y.size * min(g.windows[0] * g.windows[1], x.shape[2] * x.shape[3]),
         )
         return y, indices
-    kernel, dtype, size = kernels.max_pool2d, x.dtype, max_pool2d_work(x.shape[2:], g)
-
-    def piece(first: int, last: int) -> None:
-        with scratch.take(size, dtype) as work:
-            kernel(x, *options, work, first, last, y)
-
-    threads.split(piece, items, _work(x, y, g))
+    _split(kernels.max_pool2d, x, g.dilated, g.space, items, shape[0] * shape[1] * g.work, y)
     return y
-
-
-def _work(x: np.ndarray, y: np.ndarray, g: Geometry) -> int:
-    """Work of a call in the units of threads.split: rows are read, then reduced both ways."""
-    kernel_h, kernel_w = min(g.kernel[0], x.shape[2]), min(g.kernel[1], x.shape[3])
-    return x.size + y.size * (kernel_h + kernel_w)
-
-
-def max_pool2d_work(input_hw: Pair, g: Geometry) -> int:
-    """Elements of work space that max_pool2d takes: a batch of rows, and what is kept of rows."""
-    (height, width), (kernel_h, stride_h) = input_hw, (g.kernel[0], g.stride[0])
-    rows = max(1, min(8, 4096 // width))
-    kept = min((rows - 1) * stride_h + (kernel_h - 1) * g.dilation[0] + 1, height)
-    return rows * width + 256 + kept * (max(width, g.output[1]) + 64)
 
 
 def max_pool2d_backward(
@@ -382,13 +413,7 @@ def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
 def global_max_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
     """Maximum of each plane, NaN if it holds one. Parameters are those of `global_avg_pool2d`."""
     x, y = _planes("global_max_pool2d", x, out)
-    kernel, dtype = backend.kernels.pooling.global_max_pool2d, x.dtype
-
-    def piece(first: int, last: int) -> None:
-        with scratch.take(512, dtype) as work:
-            kernel(x, work, first, last, y)
-
-    threads.split(piece, y.size, x.size)
+    _split(backend.kernels.pooling.global_max_pool2d, x, (), 512, y.size, x.size, y)
     return y
 
 

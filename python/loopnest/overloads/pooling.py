@@ -213,7 +213,7 @@ def max_pool2d(
 @register_jitable
 def _without_indices(x, o, y):
     height, width = x.shape[2], x.shape[3]
-    # The size is that of pooling.max_pool2d_work.
+    # The size is that of pooling.Geometry.space.
     rows = max(1, min(8, 4096 // width))
     kept = min((rows - 1) * o[2] + (o[0] - 1) * o[6] + 1, height)
     work = np.empty(rows * width + 256 + kept * (max(width, y.shape[3]) + 64), x.dtype)
