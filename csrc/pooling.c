@@ -179,7 +179,7 @@ void OP(max_pool2d)(const real *x, const ln_pool2d_shape *d, real *work, int64_t
                     F(maxima)(work, w, d->dilation_w, end, 1, half, to, count, nan);
                 else
                     for (int64_t i = 0; i < inner_count; i++)
-                        to[i] = F(max_of_few)(source + w + i * d->stride_w, d->dilation_w, d->kernel_w);
+                        to[i] = F(max_of_few)(source + w + i * d->stride_w, d->dilation_w, d->kernel_w, nan);
             }
             for (int side = 0; side < 2; side++)
                 for (int64_t ow = side ? inner.last : 0; ow < (side ? d->ow : inner.first); ow++) {
@@ -189,7 +189,7 @@ void OP(max_pool2d)(const real *x, const ln_pool2d_shape *d, real *work, int64_t
                     for (int64_t h = 0; h < h1 - h0; h++)
                         to[h * pitch] = taps.first < taps.last
                             ? F(max_of_few)(source + h * width + w + taps.first * d->dilation_w,
-                                            d->dilation_w, taps.last - taps.first)
+                                            d->dilation_w, taps.last - taps.first, nan)
                             : (real)-INFINITY;
                 }
             h0 = h1;
@@ -232,10 +232,9 @@ void OP(max_pool2d_indices)(const real *x, const ln_pool2d_shape *d, int64_t fir
                 for (int64_t j = w.first; j < w.last; j++) {
                     int64_t at = start + j * d->dilation_w;
                     real value = plane[at];
-                    if (value > best || value != value || best_index < 0) {
-                        best = value;
-                        best_index = at;
-                    }
+                    int better = (value > best) | (value != value) | (best_index < 0);
+                    best = better ? value : best;
+                    best_index = better ? at : best_index;
                 }
             }
             y[row * d->ow + ow] = best;
@@ -275,6 +274,6 @@ void OP(global_max_pool2d)(const real *x, int64_t size, real *work, int64_t firs
         memcpy(work, values, (size_t)count * sizeof *work);
         for (int64_t at = count; at < size; at += 512)
             F(row_better_of_2)(values + at, values + at, work, pool_min(512, size - at), nan);
-        y[plane] = F(max_of_few)(work, 1, count);
+        y[plane] = F(max_of_few)(work, 1, count, nan);
     }
 }

@@ -42,6 +42,10 @@ static inline range pool_inner(int64_t stride, int64_t pad, int64_t size, int64_
 /* The taps, the first at `start`, that lie within the input. */
 static inline range pool_taps(int64_t start, int64_t size, int64_t kernel, int64_t dilation)
 {
+    if (dilation == 1) { /* the same without a division */
+        int64_t first = pool_max(0, -start);
+        return (range){first, pool_max(first, pool_min(kernel, size - start))};
+    }
     int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
     int64_t last = pool_min(start < size ? (size - 1 - start) / dilation + 1 : 0, kernel);
     return (range){first, pool_max(first, last)};
@@ -176,11 +180,13 @@ static inline int F(has_nan)(const real *x, int64_t count)
     return found != 0;
 }
 
-static inline real F(max_of_few)(const real *x, int64_t step, int64_t count)
+/* No branch on the values: which is the larger, nobody can foretell. */
+static inline real F(max_of_few)(const real *x, int64_t step, int64_t count, int nan)
 {
     real best = x[0];
-    for (int64_t j = 1; j < count; j++)
-        if (x[j * step] > best || x[j * step] != x[j * step])
-            best = x[j * step];
+    if (nan)
+        for (int64_t j = 1; j < count; j++) best = BETTER_OR_NAN(x[j * step], best);
+    else
+        for (int64_t j = 1; j < count; j++) best = BETTER(x[j * step], best);
     return best;
 }
