@@ -61,16 +61,22 @@ PIECE void F(multiply_add_gathered)(F(vec) acc[], const real *a, const int64_t *
 
 /* A whole size x size filter over mr + size - 1 rows of x, `line` apart. Row i of the tile gets
  * input rows i, i+1, ... in this order, each from the left. What is loaded once serves all rows
- * that see it. */
+ * that see it. Left alone, the compiler keeps each of the filter's numbers in a vector, beyond the
+ * registers. */
 PIECE void F(multiply_add_stacked)(F(vec) acc[], const real *x, int64_t line, const real *weight,
                                    int mr, int nv, int size)
 {
     UNROLL for (int j = 0; j < mr + size - 1; j++)
     {
+        UNKNOWN(weight);
         UNROLL for (int t = 0; t < size; t++)
         {
             F(vec) pixels[3];
-            UNROLL for (int v = 0; v < nv; v++) pixels[v] = F(load)(x + j * line + t + v * LANES);
+            UNROLL for (int v = 0; v < nv; v++)
+            {
+                pixels[v] = F(load)(x + t + v * LANES);
+                IN_REGISTER(pixels[v]);
+            }
             UNROLL for (int i = 0; i < mr; i++)
             {
                 if (i <= j && j - i < size) {
@@ -80,6 +86,7 @@ PIECE void F(multiply_add_stacked)(F(vec) acc[], const real *x, int64_t line, co
                 }
             }
         }
+        x += line;
     }
 }
 

@@ -10,6 +10,9 @@
  *   F(fma)         a*b + c, rounded once
  *   F(even)        lanes 0, 2, ... of two vectors in a row
  *   F(transpose)   of LANES vectors, in place
+ *   IN_REGISTER(v) keeps the compiler from loading v anew for each use
+ *   UNKNOWN(p)     the same address, but the compiler does not know: it loads anew what it may
+ *                  have loaded before
  */
 
 #define VECTOR_RATIO (LN_VECTOR_BYTES / REAL_BYTES)
@@ -44,6 +47,17 @@
 #define UNROLL _Pragma("GCC unroll 64")
 #define PIECE static inline __attribute__((always_inline))
 #endif
+
+#if !LN_FAST_FMA
+#define IN_REGISTER(v) ((void)(v))
+#elif !LN_X86
+#define IN_REGISTER(v) __asm__("" : "+w"(v))
+#elif LN_REGISTERS == 32
+#define IN_REGISTER(v) __asm__("" : "+v"(v))
+#else
+#define IN_REGISTER(v) __asm__("" : "+x"(v))
+#endif
+#define UNKNOWN(p) __asm__ volatile("" : "+r"(p))
 
 /* f(0, a), f(1, a), ... for each lane */
 #define EACH2(f, a, i) f((i), a), f((i) + 1, a)
