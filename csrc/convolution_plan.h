@@ -120,6 +120,15 @@ static int F(keeps_packed)(int64_t method, int64_t deep, int64_t terms)
     return method == LN_PIXELS && deep * terms * PANEL * REAL_BYTES <= KEEP_BYTES;
 }
 
+/* Numbers of work space for filters and the bias of a task: whole panels, so that what follows
+ * is aligned too. */
+static int64_t F(own_size)(int64_t method, int64_t deep, int64_t terms)
+{
+    int64_t filters = method == LN_PIXELS ? PANEL : TASK_CHANNELS;
+    int64_t kept = F(keeps_packed)(method, deep, terms) ? deep : 1;
+    return ceil_div((terms * kept + 1) * filters, PANEL) * PANEL;
+}
+
 void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
 {
     int64_t k = d->k / d->groups, terms = d->c / d->groups * d->r * d->s, unit;
@@ -142,8 +151,7 @@ void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
                    * (tiled.block_w + l.more_w);
     tiled.tasks = d->n * d->groups * ceil_div(d->oh, tiled.block_h) * ceil_div(d->ow, tiled.block_w)
                   * deep;
-    tiled.work = (terms * (F(keeps_packed)(tiled.method, deep, terms) ? deep : 1) + 1) * filters
-                 + copy + SLACK;
+    tiled.work = F(own_size)(tiled.method, deep, terms) + copy + SLACK;
     tiled.taps = terms;
     *p = tiled;
 }

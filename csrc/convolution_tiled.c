@@ -17,17 +17,14 @@ static void F(pixel_row_run)(const real *x, const int64_t *taps, int64_t terms, 
             const real *from = x + done;
             real *to = y + k * y_step + done;
             int64_t left = pixels - done;
-            if (left > FEW_PIXEL_ROWS) {
-                if (some > LANES)
-                    F(many_pixels_wide)(from, taps, terms, w, b, to, y_step, some, left);
-                else
-                    F(many_pixels_narrow)(from, taps, terms, w, b, to, y_step, some, left);
+            if (some <= LANES) {
+                F(many_pixels_narrow)(from, taps, terms, w, b, to, y_step, some, left);
+                done += PIXEL_ROWS;
+            } else if (left > FEW_PIXEL_ROWS) {
+                F(many_pixels_wide)(from, taps, terms, w, b, to, y_step, some, left);
                 done += PIXEL_ROWS;
             } else {
-                if (some > LANES)
-                    F(few_pixels_wide)(from, taps, terms, w, b, to, y_step, some, left);
-                else
-                    F(few_pixels_narrow)(from, taps, terms, w, b, to, y_step, some, left);
+                F(few_pixels_wide)(from, taps, terms, w, b, to, y_step, some, left);
                 done += FEW_PIXEL_ROWS;
             }
         }
@@ -87,9 +84,9 @@ void OP(conv2d_tiled)(const real *x, const real *weight, const real *bias,
     int pixels = p->method == LN_PIXELS;
     struct cut cut = cut_of(d, p, pixels ? PANEL : TASK_CHANNELS);
     int kept = F(keeps_packed)(p->method, cut.deep, cut.terms);
-    real *own = work; /* filters of a task, or those that are kept */
+    real *own = work; /* filters of a task, or those that are kept; then its bias */
     real *own_bias = own + cut.filters * cut.terms * (kept ? cut.deep : 1);
-    real *copy = own_bias + cut.filters;
+    real *copy = own + F(own_size)(p->method, cut.deep, cut.terms);
     int64_t plane = d->oh * d->ow, current = -1, packed_group = -1;
     tap_table(d, &cut, p->flat, cut.channels, taps);
     for (int64_t task = first; task < last; task++) {

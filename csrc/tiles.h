@@ -223,7 +223,6 @@ PIECE void F(stacked_rows)(const real *x, int64_t line, const real *weight, cons
 PIXEL_TILE(many_pixels_wide, PIXEL_ROWS, 2)
 PIXEL_TILE(many_pixels_narrow, PIXEL_ROWS, 1)
 PIXEL_TILE(few_pixels_wide, FEW_PIXEL_ROWS, 2)
-PIXEL_TILE(few_pixels_narrow, FEW_PIXEL_ROWS, 1)
 #undef PIXEL_TILE
 
 #define CHANNEL_TILE(name, mr, nv, along) \

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from loopnest import _c, ckernels, kernels
 from loopnest.kernels import convolution_plan
 from loopnest.kernels.convolution_plan import CHANNELS, PIXELS, PLAIN, STACKED, ceil_div
+from loopnest.kernels.simd_tiles import VECTOR_BYTES
 
 SETS = ("base", "avx2", "avx512")
 SIDES = st.sampled_from([at_page_end, at_page_start])
@@ -65,7 +66,7 @@ class Arrays:
 
 def lanes_of(module, itemsize):
     """Lanes by which work is measured: in C those of the widest set, so that plans hold in all."""
-    return (64 if module is ckernels else convolution_plan.VECTOR_BYTES) // itemsize
+    return (64 if module is ckernels else VECTOR_BYTES) // itemsize
 
 
 def run(kernel, tasks, cut, *arguments):
@@ -139,7 +140,7 @@ def test_blocks(problem, method, with_bias, with_packed, cut, dtype, side, data)
             packed = arrays.spoilt(tiled.packed_size(len(weight), groups, terms, x.itemsize))
             tiled.pack_conv2d(weight, groups, packed)
         copy = weight_shape[1] * lines_size(weight, options, flat, block_h, block_w)
-        work = arrays.spoilt(copy + 12 * lanes + (deep * terms + 1) * filters)
+        work = arrays.spoilt(copy + 12 * lanes + (deep * terms + 2) * filters)
         taps, y = arrays.spoilt(terms, dtype=np.int64), arrays.spoilt(*y_shape)
         kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels
         before = x, weight, bias, *options, groups, flat, block_h, block_w
@@ -254,22 +255,20 @@ def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, grou
     x, weight, bias = arrays.normal(*x_shape), arrays.normal(*weight_shape), arrays.normal(k)
     expected = plain(x, weight, bias, options, groups, (n, k, oh, ow))
     tiled, sizes = ckernels.convolution_tiled, (n, c, k, groups, r, s, oh, ow)
-    sizes = (*sizes, *options[:2], *options[4:], x.itemsize)
-    by_numba = kernels.convolution_tiled.prepare(*sizes, False)
+    sizes = (*sizes, *options[:2], *options[4:], x.itemsize, False)
+    by_numba = kernels.convolution_tiled.prepare(*sizes)
     assert by_numba[0] == method
     for planner, worker in itertools.product(SETS, SETS):
         with instruction_set(planner) as available:
             if not available:
                 continue
-            found, flat, block_h, block_w, tasks, work_size, taps_size = tiled.prepare(
-                *sizes, False
-            )
+            found, flat, block_h, block_w, tasks, work_size, taps_size = tiled.prepare(*sizes)
             packed = arrays.spoilt(tiled.packed_size(k, groups, weight[0].size, x.itemsize))
             tiled.pack_conv2d(weight, groups, packed)
         if planner == "base" and found == PLAIN:
             continue  # without hardware that fuses the plain loops are as good
         assert found == method
-        if planner == "avx512" and convolution_plan.VECTOR_BYTES == 64:
+        if planner == "avx512" and VECTOR_BYTES == 64:
             assert (found, flat, block_h, block_w, tasks) == by_numba[:5]
         with instruction_set(worker) as available:
             if not available or method == PLAIN:
