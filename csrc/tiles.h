@@ -112,12 +112,15 @@ PIECE void F(add_to_columns)(F(vec) acc[], const real *bias, int mr, int nv)
 PIECE void F(store_rows)(F(vec) acc[], real *y, int64_t y_step, int64_t height, int64_t width,
                          int mr, int nv)
 {
+    F(mask) some[8];
+    UNROLL for (int j = 0; j < nv; j++) some[j] = F(first_lanes)(width - j * LANES);
     UNROLL for (int i = 0; i < mr; i++)
     {
         if (i < height) {
             UNROLL for (int j = 0; j < nv; j++)
-                F(store_first)(y + i * y_step + j * LANES, acc[i * nv + j], width - j * LANES);
+                F(store_some)(y + j * LANES, acc[i * nv + j], some[j]);
         }
+        y += y_step;
     }
 }
 
@@ -127,6 +130,7 @@ PIECE void F(store_columns)(F(vec) acc[], real *y, int64_t y_step, int64_t heigh
 {
     UNROLL for (int first = 0; first < mr; first += LANES)
     {
+        F(mask) some = F(first_lanes)(width - first);
         UNROLL for (int j = 0; j < nv; j++)
         {
             F(vec) v[LANES];
@@ -135,7 +139,7 @@ PIECE void F(store_columns)(F(vec) acc[], real *y, int64_t y_step, int64_t heigh
             F(transpose)(v);
             UNROLL for (int i = 0; i < LANES; i++)
                 if (j * LANES + i < height)
-                    F(store_first)(y + (j * LANES + i) * y_step + first, v[i], width - first);
+                    F(store_some)(y + (j * LANES + i) * y_step + first, v[i], some);
         }
     }
 }

@@ -5,7 +5,8 @@
  *   F(vec)         a vector; + works on it, v[i] is a lane
  *   F(load)        from any address, and F(store)
  *   F(load_first)  the first `count` numbers (all of them from LANES on), zeros after; no
- *                  other memory is touched. F(store_first) likewise.
+ *                  other memory is touched. F(store_first) likewise. F(load_some) and
+ *                  F(store_some) take the lanes as F(first_lanes) makes them, for several.
  *   F(splat)       one number in each lane
  *   F(fma)         a*b + c, rounded once
  *   F(even)        lanes 0, 2, ... of two vectors in a row
@@ -98,42 +99,44 @@ PIECE F(vec) F(splat)(real x) { return (F(vec)){EACH_LANE(SAME, x)}; }
 
 PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c) { return MM512(fmadd)(a, b, c); }
 
-PIECE uint32_t F(first)(int64_t count)
+typedef uint32_t F(mask);
+
+PIECE F(mask) F(first_lanes)(int64_t count)
 {
-    return _bzhi_u32(~0u, count <= 0 ? 0 : count >= LANES ? LANES : (uint32_t)count);
+    count = count < 0 ? 0 : count;
+    return _bzhi_u32(~0u, (uint32_t)(count > LANES ? LANES : count));
 }
 
-PIECE F(vec) F(load_first)(const real *p, int64_t count)
-{
-    return MM512(maskz_loadu)(F(first)(count), p);
-}
-
-PIECE void F(store_first)(real *p, F(vec) v, int64_t count)
-{
-    MM512(mask_storeu)(p, F(first)(count), v);
-}
+PIECE F(vec) F(load_some)(const real *p, F(mask) some) { return MM512(maskz_loadu)(some, p); }
+PIECE void F(store_some)(real *p, F(vec) v, F(mask) some) { MM512(mask_storeu)(p, some, v); }
 
 #elif LN_X86 && LN_VECTOR_BYTES == 32
 
 PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c) { return MM256(fmadd)(a, b, c); }
 
-PIECE __m256i F(first)(int64_t count)
+typedef struct {
+    int64_t count;
+    __m256i lanes;
+} F(mask);
+
+PIECE F(mask) F(first_lanes)(int64_t count)
 {
-    signed_bits n = (signed_bits)(count <= 0 ? 0 : count);
-    return (__m256i)((F(lanes)){EACH_LANE(NUMBER, 0)} < (F(lanes)){EACH_LANE(SAME, n)});
+    signed_bits n = (signed_bits)(count < 0 ? 0 : count > LANES ? LANES : count);
+    return (F(mask)){
+        count, (__m256i)((F(lanes)){EACH_LANE(NUMBER, 0)} < (F(lanes)){EACH_LANE(SAME, n)})};
 }
 
-PIECE F(vec) F(load_first)(const real *p, int64_t count)
+PIECE F(vec) F(load_some)(const real *p, F(mask) some)
 {
-    return count >= LANES ? F(load)(p) : (F(vec))MM256(maskload)(p, F(first)(count));
+    return some.count >= LANES ? F(load)(p) : (F(vec))MM256(maskload)(p, some.lanes);
 }
 
-PIECE void F(store_first)(real *p, F(vec) v, int64_t count)
+PIECE void F(store_some)(real *p, F(vec) v, F(mask) some)
 {
-    if (count >= LANES)
+    if (some.count >= LANES)
         F(store)(p, v);
     else
-        MM256(maskstore)(p, F(first)(count), v);
+        MM256(maskstore)(p, some.lanes, v);
 }
 
 #else
@@ -148,24 +151,38 @@ PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c)
 #endif
 }
 
-PIECE F(vec) F(load_first)(const real *p, int64_t count)
+typedef int64_t F(mask); /* how many lanes */
+
+PIECE F(mask) F(first_lanes)(int64_t count) { return count; }
+
+PIECE F(vec) F(load_some)(const real *p, F(mask) some)
 {
-    if (count >= LANES)
+    if (some >= LANES)
         return F(load)(p);
     F(vec) v = {0};
-    UNROLL for (int i = 0; i < LANES - 1; i++) if (i < count) v[i] = p[i];
+    UNROLL for (int i = 0; i < LANES - 1; i++) if (i < some) v[i] = p[i];
     return v;
+}
+
+PIECE void F(store_some)(real *p, F(vec) v, F(mask) some)
+{
+    if (some >= LANES)
+        F(store)(p, v);
+    else
+        UNROLL for (int i = 0; i < LANES - 1; i++) if (i < some) p[i] = v[i];
+}
+
+#endif
+
+PIECE F(vec) F(load_first)(const real *p, int64_t count)
+{
+    return F(load_some)(p, F(first_lanes)(count));
 }
 
 PIECE void F(store_first)(real *p, F(vec) v, int64_t count)
 {
-    if (count >= LANES)
-        F(store)(p, v);
-    else
-        UNROLL for (int i = 0; i < LANES - 1; i++) if (i < count) p[i] = v[i];
+    F(store_some)(p, v, F(first_lanes)(count));
 }
-
-#endif
 
 PIECE F(vec) F(even)(F(vec) a, F(vec) b) { return SHUFFLE(a, b, EACH_LANE(EVEN, 0)); }
 
