@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from loopnest._c import ffi, lib
 from loopnest.ckernels.call import by_dtype, pointer
 
@@ -12,6 +14,7 @@ _PLAN = {4: lib.ln_linear_plan_f32, 8: lib.ln_linear_plan_f64}
 _PACKED_SIZE = {4: lib.ln_pack_linear_size_f32, 8: lib.ln_pack_linear_size_f64}
 
 
+@functools.lru_cache(maxsize=4096)
 def prepare(samples, inputs, outputs, itemsize):
     plan = ffi.new("ln_linear_plan *")
     _PLAN[itemsize](samples, inputs, outputs, plan)
