@@ -7,6 +7,7 @@ the package above. ``loopnest.ckernels`` has the same modules and functions in C
 
 from loopnest.kernels import (
     activation,
+    arrange,
     convolution,
     convolution_stacked,
     convolution_tiled,
@@ -24,6 +25,7 @@ from loopnest.kernels import (
 
 __all__ = [
     "activation",
+    "arrange",
     "convolution",
     "convolution_stacked",
     "convolution_tiled",

@@ -28,6 +28,28 @@ from loopnest.convolution import (
 from loopnest.dense import linear, linear_backward
 from loopnest.descent import Descent, descend
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
+from loopnest.layers import (
+    GELU,
+    Add,
+    AvgPool2d,
+    BatchNorm2d,
+    Concat,
+    Conv2d,
+    Flatten,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    Identity,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    MaxPool2d,
+    ReLU,
+    Sequential,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from loopnest.logic_network import LogicNetwork
 from loopnest.loss import (
     cross_entropy,
@@ -36,6 +58,7 @@ from loopnest.loss import (
     log_softmax,
     softmax,
 )
+from loopnest.network import Network
 from loopnest.optimizer import (
     adagrad_step,
     adam_step,

@@ -1,0 +1,254 @@
+"""Running a program from Python: each step a call of this library, arrays made beforehand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from loopnest import activation, checks, convolution, dense, loss, pooling
+from loopnest.program import Program, Step, Storage, Value
+from loopnest.workspace import Workspace, aligned
+
+Call = Callable[[], object]
+_UFUNC = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
+_GELU = {"gelu": "sigmoid", "gelu_tanh": "tanh", "gelu_erf": "none"}
+_BLOCK = 16_384  # elements of a fused pair of element-wise functions: what stays in L1
+
+
+class Executor:
+    """A program with its work space. One call at a time; `Pool` sees to that."""
+
+    def __init__(self, program: Program, keep: bool = False) -> None:
+        self.program = program
+        plan = Workspace(program, keep)
+        self._block = aligned(plan.size, program.dtype)
+        self._arrays: dict[Storage, np.ndarray] = {}
+        for storage, offset in plan.offsets.items():
+            self._arrays[storage] = self._block[offset : offset + storage.size]
+        for storage in program.work():
+            if storage.integer:
+                self._arrays[storage] = np.empty(storage.size, np.int64)
+        for storage in program.constants():
+            assert storage.data is not None
+            self._arrays[storage] = storage.data.reshape(-1)
+        # Steps on inputs and outputs get their arrays anew in each call.
+        self._steps = [
+            (self._bind(step), None)
+            if all(v.storage.kind in ("work", "constant") for v in step.values)
+            else (None, step)
+            for step in program.steps
+        ]
+
+    def array(self, value: Value) -> np.ndarray:
+        """The array of a value, as the last call left it."""
+        flat = self._arrays[value.storage]
+        if value.offset or value.size != flat.size:
+            flat = flat[value.offset : value.offset + value.size]
+        return flat.reshape(value.shape)
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Run all steps; the arrays are contiguous and of the program's shapes."""
+        for value, given in zip(self.program.inputs, inputs, strict=True):
+            self._arrays[value.storage] = given.reshape(-1)
+        for value, given in zip(self.program.outputs, outputs, strict=True):
+            self._arrays[value.storage] = given.reshape(-1)
+        # What divides by zero gives infinity or NaN, as in the kernels.
+        with np.errstate(all="ignore"):
+            for call, step in self._steps:
+                (call or self._bind(step))()
+
+    def _bind(self, step: Step) -> Call:
+        inputs = [None if v is None else self.array(v) for v in step.inputs]
+        outputs = [self.array(v) for v in step.outputs]
+        return BINDERS[step.kind](inputs, outputs, step.options)
+
+
+class Pool:
+    """Executors of one program, as many as there are threads that run it at once."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self._idle: list[Executor] = []
+        self._lock = threading.Lock()
+
+    def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        with self._lock:
+            executor = self._idle.pop() if self._idle else None
+        executor = executor or Executor(self.program)
+        executor.run(inputs, outputs)
+        with self._lock:
+            self._idle.append(executor)
+
+
+# ---- one function a kind of step: (input arrays, output arrays, options) -> call ----
+
+
+def _conv2d(inputs: list, outputs: list, options: dict) -> Call:
+    (x, weight, bias), (y,) = inputs, outputs
+    return lambda: convolution.conv2d(x, weight, bias, **options, out=y)
+
+
+def _linear(inputs: list, outputs: list, options: dict) -> Call:
+    (x, weight, bias), (y,) = inputs, outputs
+    return lambda: dense.linear(x, weight, bias, **options, out=y)
+
+
+def _matmul(inputs: list, outputs: list, options: dict) -> Call:
+    (a, b), (y,) = inputs, outputs
+
+    def run() -> None:
+        for i in range(len(y)):
+            dense.linear(a[i], b[i], out=y[i])
+
+    return run
+
+
+def _max_pool2d(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), y = inputs, outputs[0]
+    size, stride, padding, *rest = options.values()
+    more = {k: options[k] for k in ("dilation", "ceil_mode")}
+    if len(outputs) == 1:
+        return lambda: pooling.max_pool2d(x, size, stride, padding, **more, out=y)
+    places = outputs[1]
+
+    def with_indices() -> None:
+        _, found = pooling.max_pool2d(
+            x, size, stride, padding, **more, return_indices=True, out=y
+        )
+        np.copyto(places, found)
+
+    return with_indices
+
+
+def _avg_pool2d(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    size, stride, padding, *rest = options.values()
+    more = {k: options[k] for k in ("ceil_mode", "count_include_pad")}
+    return lambda: pooling.avg_pool2d(x, size, stride, padding, **more, out=y)
+
+
+def _global_avg_pool2d(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    return lambda: pooling.global_avg_pool2d(x, out=y)
+
+
+def _global_max_pool2d(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    return lambda: pooling.global_max_pool2d(x, out=y)
+
+
+def _unary(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    name = options["name"]
+    if name in _GELU:
+        return lambda: activation.gelu(x, approximate=_GELU[name], out=y)
+    if name == "leaky_relu":
+        return lambda: activation.leaky_relu(x, options["slope"], out=y)
+    if name == "sqrt":
+        return lambda: np.sqrt(x, out=y)
+    function = getattr(activation, name)
+    return lambda: function(x, out=y)
+
+
+def _softmax(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    return lambda: loss.softmax(x, out=y)
+
+
+def _log_softmax(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    return lambda: loss.log_softmax(x, out=y)
+
+
+def _binary(inputs: list, outputs: list, options: dict) -> Call:
+    (a, b), (y,) = inputs, outputs
+    function = _UFUNC[options["name"]]
+    if options["activation"] is None:
+        return lambda: function(a, b, out=y)
+    activate = getattr(activation, options["activation"])
+    flat = [v.reshape(-1) for v in (a, b, y)]
+    blocks = [[v[i : i + _BLOCK] for v in flat] for i in range(0, y.size, _BLOCK)]
+
+    def run() -> None:
+        for p, q, r in blocks:
+            function(p, q, out=r)
+            activate(r, out=r)
+
+    return run
+
+
+def _affine(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    scale, shift = (y.dtype.type(options[k]) for k in ("scale", "shift"))
+
+    def run() -> None:
+        np.multiply(x, scale, out=y)
+        if shift:
+            np.add(y, shift, out=y)
+
+    return run
+
+
+def _fill(inputs: list, outputs: list, options: dict) -> Call:
+    (y,) = outputs
+    return lambda: y.fill(options["value"])
+
+
+def strided(array: np.ndarray, shape: Any, strides: Any, offset: int) -> np.ndarray:
+    """View of a contiguous array; NumPy itself checks that it stays inside."""
+    item = array.itemsize
+    return np.ndarray(
+        shape, array.dtype, array.reshape(-1), offset * item, [s * item for s in strides]
+    )
+
+
+def _move(inputs: list, outputs: list, options: dict) -> Call:
+    (x,), (y,) = inputs, outputs
+    o = options
+    if min(o["shape"], default=1) < 1:
+        return lambda: None
+    source = strided(x, o["shape"], o["x_strides"], o["x_offset"])
+    target = strided(y, o["shape"], o["y_strides"], o["y_offset"])
+    if o["how"] == "set":
+        return lambda: np.copyto(target, source)
+    if o["how"] == "add":
+        return lambda: np.add(target, source, out=target)
+
+    def maximum() -> None:
+        np.copyto(target, source, where=(source > target) | (source != source))
+
+    return maximum
+
+
+BINDERS: dict[str, Callable[[list, list, dict], Call]] = {
+    "conv2d": _conv2d,
+    "linear": _linear,
+    "matmul": _matmul,
+    "max_pool2d": _max_pool2d,
+    "avg_pool2d": _avg_pool2d,
+    "global_avg_pool2d": _global_avg_pool2d,
+    "global_max_pool2d": _global_max_pool2d,
+    "unary": _unary,
+    "softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "binary": _binary,
+    "affine": _affine,
+    "fill": _fill,
+    "move": _move,
+}
+
+
+def output_arrays(op: str, program: Program, out: Any, inputs: Sequence[Any]) -> list[np.ndarray]:
+    """Arrays for the outputs: new ones, or the caller's once they are proven fit."""
+    given = [out] if len(program.outputs) == 1 else (out or [None] * len(program.outputs))
+    if len(given) != len(program.outputs):
+        raise ValueError(
+            f"{op}: out has {len(given)} arrays; accepted: {len(program.outputs)}"
+        )
+    return [
+        checks.output(op, array, value.shape, program.dtype, inputs)
+        for array, value in zip(given, program.outputs, strict=True)
+    ]
