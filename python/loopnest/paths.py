@@ -7,6 +7,8 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent
 # Beside this file; in an editable install in the checkout.
 _INCLUDES = (_HERE / "include", _HERE.parents[1] / "csrc" / "include")
+# C sources that `Network.to_c` copies from: installed beside the header.
+_SOURCES = (_HERE / "include" / "kernels", _HERE.parents[1] / "csrc")
 _LIBRARIES = ("libloopnest.a", "loopnest.lib")
 
 
@@ -47,3 +49,11 @@ def get_library_dir() -> str:
         f"get_library_dir: {_LIBRARIES[0]} is not in {_HERE}; it is built with the C extension, "
         "where a C compiler is: install one and then loopnest again"
     )
+
+
+def kernel_source(name: str) -> str:
+    """Text of one of the C headers that `Network.to_c` copies from."""
+    for folder in _SOURCES:
+        if (folder / name).exists():
+            return (folder / name).read_text(encoding="utf-8")
+    raise RuntimeError(f"to_c: {name} is not installed; install loopnest again")
