@@ -5,6 +5,7 @@ from pathlib import Path
 
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 from setuptools.errors import BaseError, CCompilerError
 
 # abi3: one wheel serves every CPython from 3.10 on, except free-threaded builds.
@@ -50,6 +51,18 @@ class BuildWithLibrary(build_ext):
                 kept.with_name(library).unlink(missing_ok=True)
 
 
+class WithKernelSources(build_py):
+    """Puts the C headers that ``Network.to_c`` copies from beside loopnest.h."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:  # else they are read where they are
+            folder = Path(self.build_lib, "loopnest", "include", "kernels")
+            self.mkpath(str(folder))
+            for header in sorted(Path("csrc").glob("*.h")):
+                self.copy_file(str(header), str(folder / header.name))
+
+
 setup(
     packages=[
         "loopnest",
@@ -64,7 +77,7 @@ setup(
         "loopnest.include": "csrc/include",
     },
     package_data={"loopnest": ["py.typed"], "loopnest.include": ["*.h"]},
-    cmdclass={"build_ext": BuildWithLibrary},
+    cmdclass={"build_ext": BuildWithLibrary, "build_py": WithKernelSources},
     cffi_modules=["csrc/build.py:ffibuilder"],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},
 )

@@ -59,6 +59,7 @@ from loopnest.loss import (
     softmax,
 )
 from loopnest.network import Network
+from loopnest.onnx import load_onnx
 from loopnest.optimizer import (
     adagrad_step,
     adam_step,

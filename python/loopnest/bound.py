@@ -42,7 +42,9 @@ def bound(typingctx, address):
 @intrinsic
 def array_at(typingctx, address, shape, like):
     """C-contiguous array of this shape at an address, of the type of the number ``like``."""
-    if not (isinstance(shape, types.BaseTuple) and all(isinstance(s, types.Integer) for s in shape)):
+    if not (
+        isinstance(shape, types.BaseTuple) and all(isinstance(s, types.Integer) for s in shape)
+    ):
         return None
     array = types.Array(types.unliteral(like), len(shape), "C")
 

@@ -9,7 +9,6 @@ batch will do with the same work space.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -294,9 +293,10 @@ def _move(w: Writer, g: Group) -> None:
     )
 
 
-_PUBLIC = ("conv2d", "linear", "max_pool2d", "avg_pool2d", "global_avg_pool2d")
-_PUBLIC += ("global_max_pool2d", "softmax", "log_softmax", "gelu", "leaky_relu", "relu")
-_PUBLIC += ("exp", "sigmoid", "silu", "tanh")
+_PUBLIC = (
+    *("conv2d", "linear", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d"),
+    *("softmax", "log_softmax", "gelu", "leaky_relu", "relu", "exp", "sigmoid", "silu", "tanh"),
+)
 
 
 def arrange_names() -> list[str]:
@@ -392,15 +392,12 @@ def _wrap(
     _define(scope, "with_work", lines)
     with_work = scope["with_work"]
 
-    def call(*given: Any) -> Any:
-        raise NotImplementedError("for compiled code")
-
     def implement(*given: Any) -> Any:
         return _typed(network, first, any_batch, shapes, given, with_work, args, made)
 
     # Numba wants the parameters by name.
     signature = ", ".join([*args, "out=None"])
-    public = {"call": call, "implement": implement, "_": itertools.count()}
+    public: dict[str, Any] = {"implement": implement}
     plain = ", ".join([*args, "out"])
     exec(f"def call({signature}): return 0\n"
          f"def typed({signature}): return implement({plain})\n", public)  # fmt: skip
@@ -485,4 +482,4 @@ def _outs(op: str, out: Any, made: Sequence[str]) -> list[Any]:
         return [out] * len(made)
     if not isinstance(out, types.BaseTuple) or len(out) != len(made):
         raise TypingError(f"{op}: out is {out}; accepted: {len(made)} arrays in a tuple")
-    return list(out)
+    return [*out]  # type: ignore[misc]

@@ -35,12 +35,10 @@ class Executor:
             assert storage.data is not None
             self._arrays[storage] = storage.data.reshape(-1)
         # Steps on inputs and outputs get their arrays anew in each call.
-        self._steps = [
-            (self._bind(step), None)
-            if all(v.storage.kind in ("work", "constant") for v in step.values)
-            else (None, step)
-            for step in program.steps
-        ]
+        self._steps: list[tuple[Step, Call | None]] = []
+        for step in program.steps:
+            inside = all(v.storage.kind in ("work", "constant") for v in step.values)
+            self._steps.append((step, self._bind(step) if inside else None))
 
     def array(self, value: Value) -> np.ndarray:
         """The array of a value, as the last call left it."""
@@ -57,7 +55,7 @@ class Executor:
             self._arrays[value.storage] = given.reshape(-1)
         # What divides by zero gives infinity or NaN, as in the kernels.
         with np.errstate(all="ignore"):
-            for call, step in self._steps:
+            for step, call in self._steps:
                 (call or self._bind(step))()
 
     def _bind(self, step: Step) -> Call:
@@ -115,9 +113,7 @@ def _max_pool2d(inputs: list, outputs: list, options: dict) -> Call:
     places = outputs[1]
 
     def with_indices() -> None:
-        _, found = pooling.max_pool2d(
-            x, size, stride, padding, **more, return_indices=True, out=y
-        )
+        _, found = pooling.max_pool2d(x, size, stride, padding, **more, return_indices=True, out=y)
         np.copyto(places, found)
 
     return with_indices
@@ -245,9 +241,7 @@ def output_arrays(op: str, program: Program, out: Any, inputs: Sequence[Any]) ->
     """Arrays for the outputs: new ones, or the caller's once they are proven fit."""
     given = [out] if len(program.outputs) == 1 else (out or [None] * len(program.outputs))
     if len(given) != len(program.outputs):
-        raise ValueError(
-            f"{op}: out has {len(given)} arrays; accepted: {len(program.outputs)}"
-        )
+        raise ValueError(f"{op}: out has {len(given)} arrays; accepted: {len(program.outputs)}")
     return [
         checks.output(op, array, value.shape, program.dtype, inputs)
         for array, value in zip(given, program.outputs, strict=True)

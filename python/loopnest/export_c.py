@@ -19,10 +19,10 @@ from loopnest.paths import kernel_source
 from loopnest.program import MAX_DIMS, Program, Step, Storage, Value
 from loopnest.workspace import Workspace
 
-_KEYWORDS = set(
+_WORDS_OF_C = (
     "auto break case char const continue default do double else enum extern float for goto if "
     "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while main real".split()
+    "union unsigned void volatile while main real"
 )
 _HOW = {"set": 0, "add": 1, "max": 2}
 _OPERATOR = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
@@ -71,7 +71,9 @@ _END_OF_HEADERS = """
 """
 
 
-def write_c(network: Any, path: Path, name: str | None, batch: int | None, input_shape: Any) -> Path:
+def write_c(
+    network: Any, path: Path, name: str | None, batch: int | None, input_shape: Any
+) -> Path:
     """See `Network.to_c`."""
     op = "to_c"
     if name is None:
@@ -79,7 +81,7 @@ def write_c(network: Any, path: Path, name: str | None, batch: int | None, input
         name = "n" + name if name[0].isdigit() else name
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
         raise ValueError(f"{op}: name is {name!r}; accepted: a C identifier")
-    if name in _KEYWORDS:
+    if name in _WORDS_OF_C.split():
         raise ValueError(f"{op}: name is {name!r}, a word of C; accepted: a C identifier")
     shapes = network.shapes(op, batch, input_shape)
     if batch is not None and any(s[0] != batch for s in shapes):
@@ -132,7 +134,9 @@ class _Writer:
             put(line)
         put(_END_OF_HEADERS)
         pieces = kernel_pieces()
-        for piece in dict.fromkeys(p for s in program.steps for p in _PIECES.get(s.kind, (s.kind,))):
+        for piece in dict.fromkeys(
+            p for s in program.steps for p in _PIECES.get(s.kind, (s.kind,))
+        ):
             put(pieces[piece] + "\n")
         for storage, constant in self.constants.items():
             self._numbers(storage, constant)
@@ -315,7 +319,9 @@ def _binary(w: _Writer, step: Step) -> str:
 
 def _affine(w: _Writer, step: Step) -> str:
     (x,), (y,), o = step.inputs, step.outputs, step.options
-    return f"affine({w.at(x)}, {y.size}, {w.number(o['scale'])}, {w.number(o['shift'])}, {w.at(y)});"
+    return (
+        f"affine({w.at(x)}, {y.size}, {w.number(o['scale'])}, {w.number(o['shift'])}, {w.at(y)});"
+    )
 
 
 def _fill(w: _Writer, step: Step) -> str:

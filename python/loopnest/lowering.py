@@ -98,9 +98,7 @@ def _window(b: Lowering, node: Node, spatial: Shape, kernel: Sequence[int]) -> W
         ("pads", pads, 2 * rank, 0),
     ):
         if len(values) != length or min(values, default=low) < low or max(values) >= 2**31:
-            raise b.fail(
-                f"{name} is {list(values)}; accepted: {length} integers of at least {low}"
-            )
+            raise b.fail(f"{name} is {list(values)}; accepted: {length} integers of at least {low}")
     before, after, output = pads[:rank], pads[rank:], []
     ceil = a.get("ceil_mode", 0)
     for i, size in enumerate(spatial):
@@ -187,9 +185,7 @@ def _max_pool(b: Lowering, node: Node, inputs: list) -> list[Value]:
     if len(node.outputs) > 1:
         raise b.fail("its second output, Indices, is for NumPy calls only")
     w = _window(b, node, x.shape[2:], node.attributes["kernel_shape"])
-    even = w.before == w.after and all(
-        2 * p <= k for p, k in zip(w.before, w.kernel, strict=True)
-    )
+    even = w.before == w.after and all(2 * p <= k for p, k in zip(w.before, w.kernel, strict=True))
     ceil = bool(node.attributes.get("ceil_mode", 0))
     if not even:
         # Minus infinity around, as far as windows reach; then there is nothing left to pad.
@@ -385,9 +381,9 @@ def _batch_normalization(b: Lowering, node: Node, inputs: list) -> list[Value]:
     x, *parameters = inputs
     if node.attributes.get("training_mode", 0) or len(node.outputs) > 1:
         raise b.fail("training_mode and its outputs are for NumPy calls only")
-    scale, shift = batch_norm_factors(
-        *[b.numbers(p, "a parameter") for p in parameters], node.attributes.get("epsilon", 1e-5)
-    )
+    gamma, beta, mean, variance = (b.numbers(p, "a parameter") for p in parameters)
+    epsilon = node.attributes.get("epsilon", 1e-5)
+    scale, shift = batch_norm_factors(gamma, beta, mean, variance, epsilon)
     channels = x.shape[1] if x.ndim > 1 else 1
     if x.ndim < 2 or scale.shape != (channels,):
         raise b.fail(f"x has shape {x.shape}, the parameters {scale.shape}")

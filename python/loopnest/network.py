@@ -219,9 +219,7 @@ class Network:
             if input_shape is not None:
                 if len(self.inputs) > 1:
                     raise ValueError(f"{op}: input_shape is for networks with one input")
-                wanted = tuple(
-                    checks.integer(op, "input_shape", s, 1) for s in tuple(input_shape)
-                )
+                wanted = tuple(checks.integer(op, "input_shape", s, 1) for s in tuple(input_shape))
                 if not spec.accepts((shape[0] or 1, *wanted)):
                     raise ValueError(
                         f"{op}: input_shape is {wanted}; accepted: {spec.described()} "

@@ -23,8 +23,10 @@ from loopnest.pooling import resolve as resolve_pooling
 Shape = tuple[int, ...]
 
 # Activations of `unary` steps; those in activations.FUSED can be part of conv2d and linear.
-UNARY = ("exp", "gelu", "gelu_erf", "gelu_tanh", "leaky_relu", "relu", "sigmoid", "silu")
-UNARY += ("sqrt", "tanh")
+UNARY = (
+    *("exp", "gelu", "gelu_erf", "gelu_tanh", "leaky_relu", "relu", "sigmoid", "silu"),
+    *("sqrt", "tanh"),
+)
 BINARY = ("add", "sub", "mul", "div")
 
 # Steps of a program: far more than any network needs, and a bound for hostile files.
@@ -239,7 +241,7 @@ class Builder:
         """``max_pool2d`` (option dilation) or ``avg_pool2d`` (count_include_pad)."""
         dilation = options.get("dilation", (1, 1))
         geometry = resolve_pooling(
-            self.where, x.shape[2:], kernel, stride, padding, dilation, ceil_mode
+            self.where, (x.shape[2], x.shape[3]), kernel, stride, padding, dilation, ceil_mode
         )
         y = self.work((*x.shape[:2], *geometry.output))
         return self.step(
@@ -410,7 +412,9 @@ def joined_axes(
     Axes of size 1 stay apart from this unless they are dropped, which would make the number of
     axes depend on a batch of 1; the first axis is therefore kept.
     """
-    sizes, a, b = [], [], []
+    sizes: list[int] = []
+    a: list[int] = []
+    b: list[int] = []
     for axis, (size, p, q) in enumerate(zip(shape, x_strides, y_strides, strict=True)):
         if size == 1 and axis > 0:
             continue
@@ -433,4 +437,3 @@ def _check_bounds(
     high = offset + sum(max(r, 0) for r in reach)
     if low < 0 or high >= value.size:
         raise builder.fail(f"elements {low} to {high} of {value.size} were asked for")
-

@@ -1,0 +1,390 @@
+"""Networks from ONNX files.
+
+A file may be damaged or hostile, so all is checked as it is read: the operators and their
+attributes against a table, names, sizes of tensors before they are made, places of external data.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loopnest.lowering import Node
+from loopnest.network import DEFAULT_LIMIT, Input, Network
+from loopnest.onnx_ops import evaluate, is_lowered, run
+from loopnest.onnx_simplify import simplify
+from loopnest.onnx_table import (
+    BEFORE_OPSET_6,
+    FIRST_OPSET,
+    LAST_OPSET,
+    REQUIRED,
+    SHAPE_INPUTS,
+    SUPPORTED,
+)
+
+_LONGEST = 120  # of a name in a message
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnx.numpy_helper
+    except ImportError as error:
+        raise ImportError(
+            f"load_onnx: the onnx package cannot be had ({error}); install it with 'pip install onnx'"
+        ) from error
+    return onnx
+
+
+def load_onnx(model: Any, *, max_bytes: int = DEFAULT_LIMIT) -> Network:
+    """Load an ONNX model as a `Network`.
+
+    Parameters
+    ----------
+    model : path, bytes or onnx.ModelProto
+        Opsets 6 to 28 of the operators that the README lists.
+    max_bytes : int
+        Bound for the constants together, and for each array that the network makes.
+
+    Returns
+    -------
+    Network
+        Its batch normalisations are folded into the convolutions before them.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or has an operator or attribute that is not supported (the
+        message says which, and in which node), a cycle, a missing tensor, a size out of bounds, or
+        external data outside its folder.
+    OSError
+        The file cannot be read.
+    ImportError
+        The onnx package is missing.
+    """
+    return _Loader(model, max_bytes).network()
+
+
+class _Loader:
+    def __init__(self, model: Any, max_bytes: int) -> None:
+        self.onnx = _onnx()
+        self.limit, self.used = max_bytes, 0
+        self.folder: Path | None = None
+        self.model = self._parse(model)
+        self.name = "onnx"
+        self.constants: dict[str, Any] = {}
+
+    def fail(self, message: str) -> ValueError:
+        return ValueError(f"load_onnx: {message}")
+
+    def _parse(self, model: Any) -> Any:
+        if isinstance(model, self.onnx.ModelProto):
+            return model
+        if isinstance(model, (bytes, bytearray, memoryview)):
+            data = bytes(model)
+        elif isinstance(model, (str, os.PathLike)):
+            path = Path(model)
+            if path.stat().st_size > self.limit:
+                raise self.fail(f"{path} has {path.stat().st_size} bytes; accepted: {self.limit}")
+            data = path.read_bytes()
+            self.folder = path.resolve().parent
+        else:
+            raise TypeError(
+                f"load_onnx: model is a {type(model).__name__}; accepted: a path, bytes, ModelProto"
+            )
+        parsed = self.onnx.ModelProto()
+        try:
+            parsed.ParseFromString(data)
+        except Exception as error:  # of protobuf, whose class depends on its version
+            raise self.fail(f"this is no ONNX model, or a damaged one ({error})") from error
+        return parsed
+
+    # ---- the whole ----
+
+    def network(self) -> Network:
+        graph = self.model.graph
+        self.name = _short(graph.name) or "onnx"
+        if not graph.node and not graph.output:
+            raise self.fail("the model has no graph")
+        opset = self._opset()
+        if graph.sparse_initializer:
+            raise self.fail("sparse initializers are not supported")
+        for tensor in graph.initializer:
+            self._define(tensor.name, self._tensor(tensor, f"initializer {_short(tensor.name)!r}"))
+        inputs = [self._input(v) for v in graph.input if v.name not in self.constants]
+        defined = {i.name for i in inputs} | set(self.constants)
+        if len(defined) != len(inputs) + len(self.constants):
+            raise self.fail("two inputs have the same name")
+        nodes = self._nodes(graph, opset, defined)
+        outputs = [v.name for v in graph.output]
+        if not outputs:
+            raise self.fail("the graph has no outputs")
+        for name in outputs:
+            if name not in defined:
+                raise self.fail(f"output {_short(name)!r} is made by no node")
+        nodes = simplify(nodes, outputs, self.constants)
+        return self._assemble(nodes, inputs, outputs)
+
+    def _opset(self) -> int:
+        versions = {s.domain: s.version for s in self.model.opset_import}
+        version = versions.get("", versions.get("ai.onnx"))
+        if version is None:
+            raise self.fail("the model does not say which opset it is of")
+        if not FIRST_OPSET <= version <= LAST_OPSET:
+            raise self.fail(f"opset {version}; accepted: {FIRST_OPSET} to {LAST_OPSET}")
+        return version
+
+    def _define(self, name: str, value: Any) -> None:
+        if not name or name in self.constants:
+            raise self.fail(f"initializer {_short(name)!r} is there twice, or has no name")
+        self.constants[name] = value
+
+    def _input(self, value: Any) -> Input:
+        kind = value.type.WhichOneof("value")
+        if kind in ("sequence_type", "optional_type"):
+            return Input(value.name, (), None)  # type: ignore[arg-type]
+        tensor = value.type.tensor_type
+        if kind != "tensor_type":
+            raise self.fail(f"input {_short(value.name)!r} is a {kind}; accepted: a tensor")
+        dtype = self._dtype(tensor.elem_type, f"input {_short(value.name)!r}")
+        shape = []
+        for dim in tensor.shape.dim:
+            known = dim.dim_value if dim.WhichOneof("value") == "dim_value" else None
+            if known is not None and not 0 <= known < 2**48:
+                raise self.fail(f"input {_short(value.name)!r} has a size of {known}")
+            shape.append(known)
+        return Input(value.name, tuple(shape), dtype)
+
+    def _dtype(self, kind: int, what: str) -> np.dtype:
+        try:
+            dtype = np.dtype(self.onnx.helper.tensor_dtype_to_np_dtype(kind))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self.fail(f"{what} has an unknown element type, {kind}") from error
+        if dtype.kind not in "fiubO" or dtype.name.startswith(("bfloat", "float8", "float4")):
+            raise self.fail(f"{what} has dtype {dtype}, which is not supported")
+        return dtype
+
+    # ---- tensors ----
+
+    def _tensor(self, tensor: Any, what: str) -> np.ndarray:
+        """A tensor's numbers; their count is checked before anything is made."""
+        dtype = self._dtype(tensor.data_type, what)
+        size = 1
+        for dim in tensor.dims:
+            if dim < 0 or dim >= 2**48:
+                raise self.fail(f"{what} has the shape {list(tensor.dims)[:32]}")
+            size *= dim
+        if len(tensor.dims) > 32:
+            raise self.fail(f"{what} has {len(tensor.dims)} dimensions")
+        self._account(size * dtype.itemsize, what)
+        if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
+            return self._external(tensor, what, dtype, size)
+        try:
+            array = self.onnx.numpy_helper.to_array(tensor)
+        except Exception as error:
+            raise self.fail(
+                f"{what} has not the numbers that its shape asks for ({error})"
+            ) from error
+        if array.size != size:
+            raise self.fail(f"{what} has {array.size} numbers for the shape {list(tensor.dims)}")
+        return array
+
+    def _account(self, count: int, what: str) -> None:
+        self.used += count
+        if self.used > self.limit:
+            raise self.fail(
+                f"{what} takes the constants to {self.used} bytes; accepted: max_bytes, {self.limit}"
+            )
+
+    def _external(self, tensor: Any, what: str, dtype: np.dtype, size: int) -> np.ndarray:
+        entries = {e.key: e.value for e in tensor.external_data}
+        location = entries.get("location", "")
+        if self.folder is None:
+            raise self.fail(f"{what} lies in a file of its own; accepted: with a model from a path")
+        path = (self.folder / location).resolve()
+        if not location or os.path.isabs(location) or self.folder not in path.parents:
+            raise self.fail(f"{what} lies in {_short(location)!r}, outside the model's folder")
+        if not path.is_file():
+            raise self.fail(f"{what} lies in {_short(location)!r}, which is no file")
+        try:
+            offset = int(entries.get("offset") or 0)
+            length = int(entries.get("length") or size * dtype.itemsize)
+        except ValueError as error:
+            raise self.fail(f"{what} has no proper offset or length") from error
+        wanted = size * dtype.itemsize
+        if offset < 0 or length != wanted or offset + length > path.stat().st_size:
+            raise self.fail(
+                f"{what} needs {wanted} bytes; the file has {path.stat().st_size}, "
+                f"offset {offset}, length {length}"
+            )
+        data = np.fromfile(path, dtype.newbyteorder("<"), size, offset=offset)
+        if data.size != size:
+            raise self.fail(f"{what}: its file ends early")
+        return data.astype(dtype, copy=False).reshape(tuple(tensor.dims))
+
+    # ---- nodes ----
+
+    def _nodes(self, graph: Any, opset: int, defined: set[str]) -> list[Node]:
+        later = {name for proto in graph.node for name in proto.output if name}
+        nodes = []
+        for i, proto in enumerate(graph.node):
+            name = _short(proto.name) or f"#{i}"
+            node = self._node(proto, name, opset)
+            for value in node.inputs:
+                if value and value not in defined:
+                    why = (
+                        "is made by a later node: the graph has a cycle or is out of order"
+                        if value in later
+                        else "is missing"
+                    )
+                    raise self.fail(f"{node.label}: its input {_short(value)!r} {why}")
+            for value in node.outputs:
+                if value and value in defined:
+                    raise self.fail(f"{node.label}: its output {_short(value)!r} is there twice")
+                defined.add(value)
+            nodes += self._folded(node)
+        return nodes
+
+    def _folded(self, node: Node) -> list[Node]:
+        """The node, or nothing where it is known what it gives."""
+        if not all(v in self.constants for v in node.inputs if v):
+            return [node]
+        if node.op == "Dropout" and len(node.inputs) > 2:
+            return [node]  # random
+        inputs = [self.constants[v] if v else None for v in node.inputs]
+        try:
+            results = evaluate(node, inputs, self.limit)
+        except (ValueError, TypeError) as error:
+            raise self.fail(str(error)) from error
+        for name, value in zip(node.outputs, results, strict=False):
+            if name:
+                if isinstance(value, np.ndarray) and node.op != "Identity":
+                    self._account(value.nbytes, node.label)
+                self.constants[name] = value
+        return []
+
+    def _node(self, proto: Any, name: str, opset: int) -> Node:
+        op = proto.op_type
+        where = f"node {name!r} ({_short(op)})"
+        if proto.domain not in ("", "ai.onnx") or op not in SUPPORTED:
+            domain = f" of the domain {_short(proto.domain)!r}" if proto.domain else ""
+            raise self.fail(f"{where}: the operator {_short(op)!r}{domain} is not supported")
+        if opset < 6 and op not in BEFORE_OPSET_6:
+            raise self.fail(f"{where}: the operator {op!r} of opset {opset} is not supported")
+        table = SUPPORTED[op]
+        inputs, outputs = list(proto.input), list(proto.output)
+        while inputs and not inputs[-1]:
+            inputs.pop()
+        while len(outputs) > 1 and not outputs[-1]:
+            outputs.pop()
+        low, high = table.inputs
+        if not low <= len(inputs) <= high or not all(inputs[:low]):
+            raise self.fail(f"{where}: {len(inputs)} inputs; accepted: {low} to {high}")
+        if not 1 <= len(outputs) <= table.outputs or not outputs[0]:
+            raise self.fail(f"{where}: {len(outputs)} outputs; accepted: 1 to {table.outputs}")
+        attributes: dict[str, Any] = {}
+        for attribute in proto.attribute:
+            attributes[attribute.name] = self._attribute(where, attribute, table.attributes)
+        needed = REQUIRED.get(op)
+        if needed and needed not in attributes:
+            raise self.fail(f"{where}: attribute {needed!r} is missing")
+        if op == "Constant" and len(attributes) != 1:
+            raise self.fail(f"{where}: it must have one value")
+        if op in ("BatchNormalization", "Dropout") and opset < 7 and not attributes.get("is_test"):
+            raise self.fail(f"{where}: is_test is 0, training, which is not supported")
+        if op == "BatchNormalization" and opset < 14 and len(outputs) > 1:
+            raise self.fail(f"{where}: {len(outputs)} outputs, for training, are not supported")
+        return Node(op, tuple(inputs), tuple(outputs), attributes, name, opset)
+
+    def _attribute(self, where: str, attribute: Any, accepted: dict[str, Any]) -> Any:
+        name = attribute.name
+        if name not in accepted or attribute.ref_attr_name:
+            raise self.fail(f"{where}: the attribute {_short(name)!r} is not supported")
+        kinds = self.onnx.AttributeProto.AttributeType
+        wanted = accepted[name]
+        kind = kinds.Name(attribute.type)
+        if isinstance(wanted, str):
+            if kind != wanted:
+                raise self.fail(
+                    f"{where}: attribute {name!r} is of type {kind}; accepted: {wanted}"
+                )
+            if wanted == "TENSOR":
+                return self._tensor(attribute.t, f"{where}: attribute {name!r}")
+            value = self.onnx.helper.get_attribute_value(attribute)
+            if wanted == "INTS":
+                return [int(v) for v in value]
+            if wanted in ("STRING", "STRINGS"):
+                return value
+            return float(value) if wanted == "FLOAT" else value
+        value = self.onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if value not in wanted:
+            raise self.fail(
+                f"{where}: attribute {name!r} is {value!r}; accepted: "
+                + ", ".join(map(repr, wanted))
+            )
+        return value
+
+    # ---- the network ----
+
+    def _assemble(self, nodes: list[Node], inputs: list[Input], outputs: list[str]) -> Network:
+        used = {name for node in nodes for name in node.inputs} | set(outputs)
+        constants = {k: v for k, v in self.constants.items() if k in used}
+        floats = {i.dtype for i in inputs}
+        dtype = floats.pop() if len(floats) == 1 else np.dtype(np.float32)
+        dynamic = _why_dynamic(nodes, inputs, outputs, constants, dtype)
+        parameters = {
+            k: v
+            for k, v in constants.items()
+            if isinstance(v, np.ndarray) and v.dtype == dtype and dynamic is None
+        }
+        buffers = {k: v for k, v in constants.items() if k not in parameters}
+        real = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float32)
+        return Network(nodes, inputs, outputs, parameters, buffers, dtype=real, name=self.name,
+                       limit=self.limit, dynamic=dynamic, evaluate=run)  # fmt: skip
+
+
+def _why_dynamic(
+    nodes: Iterable[Node],
+    inputs: list[Input],
+    outputs: list[str],
+    constants: dict[str, Any],
+    dtype: np.dtype,
+) -> str | None:
+    """What keeps a network from being a program of fixed shapes, None if nothing does."""
+    if not inputs:
+        return "it has no inputs"
+    for spec in inputs:
+        if spec.dtype != dtype or dtype not in (np.float32, np.float64):
+            return f"input {_short(spec.name)!r} has dtype {spec.dtype}"
+    for node in nodes:
+        if not is_lowered(node.op):
+            return node.label
+        if len(node.outputs) > 1 or node.attributes.get("training_mode"):
+            return node.label + " with more than one output, or training"
+        shapes = SHAPE_INPUTS.get(node.op, ())
+        if node.op == "BatchNormalization":
+            shapes = (1, 2, 3, 4)
+        if node.op == "Dropout" and len(node.inputs) > 2:
+            return node.label + " with a training input"
+        for i, name in enumerate(node.inputs):
+            if not name or (node.op == "Dropout" and i):
+                continue
+            value = constants.get(name)
+            if i in shapes and name not in constants:
+                return f"{node.label}, whose input {_short(name)!r} is computed"
+            if i not in shapes and value is not None and value.dtype != dtype:
+                return f"{node.label}, whose input {_short(name)!r} has dtype {value.dtype}"
+    for name in outputs:
+        if name in constants and constants[name].dtype != dtype:
+            return f"output {_short(name)!r} has dtype {constants[name].dtype}"
+    return None
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else name[:_LONGEST] + "..."
