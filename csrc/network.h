@@ -203,7 +203,7 @@ static void fill(real value, int64_t n, real *y)
     for (int64_t i = 0; i < n; i++) y[i] = value;
 }
 
-/* @move: y[at] = x[at] over strided elements; `how` 1 adds, 2 takes the larger, NaN before all */
+/* @move: y[at] = x[at], or with `how` 1 y[at] += x[at], over strided elements */
 static void move(const real *x, const int64_t a[5], real *y, const int64_t b[5],
                  const int64_t shape[5], int how)
 {
@@ -214,13 +214,10 @@ static void move(const real *x, const int64_t a[5], real *y, const int64_t b[5],
                     const real *p = x + i0 * a[0] + i1 * a[1] + i2 * a[2] + i3 * a[3];
                     real *q = y + i0 * b[0] + i1 * b[1] + i2 * b[2] + i3 * b[3];
                     for (int64_t i = 0; i < shape[4]; i++) {
-                        real value = p[i * a[4]], *at = q + i * b[4];
                         if (how == 0)
-                            *at = value;
-                        else if (how == 1)
-                            *at += value;
-                        else if (value > *at || value != value)
-                            *at = value;
+                            q[i * b[4]] = p[i * a[4]];
+                        else
+                            q[i * b[4]] += p[i * a[4]];
                     }
                 }
 }

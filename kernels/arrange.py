@@ -101,10 +101,7 @@ def softmax_backward(dy, y, classes, log, dx):
 
 @kernel
 def move(x, x_offset, x_strides, y, y_offset, y_strides, shape, how):
-    """y[at] = x[at] over strided elements in five axes; ``how`` 1 adds, 2 takes the larger.
-
-    The inner axis is the last; of a NaN and a number the NaN is the larger.
-    """
+    """y[at] = x[at], or with ``how`` 1 y[at] += x[at], over strided elements in five axes."""
     n0, n1, n2, n3, n4 = shape
     a0, a1, a2, a3, a4 = x_strides
     b0, b1, b2, b3, b4 = y_strides
@@ -125,7 +122,5 @@ def move(x, x_offset, x_strides, y, y_offset, y_strides, shape, how):
                             value, at = x[_U(np.int64(p) + i4 * a4)], _U(np.int64(q) + i4 * b4)
                             if how == 0:
                                 y[at] = value
-                            elif how == 1:
+                            else:
                                 y[at] += value
-                            elif value > y[at] or value != value:
-                                y[at] = value

@@ -30,16 +30,19 @@ STACK_BYTES = 16 << 10  # a work space of up to this is on the stack
 CACHE_BYTES = 1 << 20  # half of a second-level cache
 MOST_ROWS = 64  # of one piece: more gain nothing
 
-_GELU = {"gelu": "sigmoid", "gelu_tanh": "tanh", "gelu_erf": "none"}
-_HOW = {"set": 0, "add": 1, "max": 2}
+GELU = {"gelu": "sigmoid", "gelu_tanh": "tanh", "gelu_erf": "none"}
+_HOW = {"set": 0, "add": 1}
 
 
 class Rows:
     """A program for a number of rows ``n``: every size is a constant or grows with n.
 
-    Made of the programs for 1, 2 and 3 rows, which must agree in all but such sizes. A program
-    whose rows are not independent has one size of batch, and constants only.
+    Made of the programs for 2, 3 and 4 rows (one row is special: it need not be broadcast),
+    which must agree in all but such sizes. A program whose rows are not independent has one
+    size of batch, and constants only.
     """
+
+    SIZES = (2, 3, 4)
 
     def __init__(self, programs: Sequence[Program]) -> None:
         self.programs = programs
@@ -51,9 +54,10 @@ class Rows:
         """(constant, slope) of a size that is known for each program."""
         if len(self.programs) == 1:
             return numbers[0], 0
-        one, two, three = numbers
-        constant, slope = 2 * one - two, two - one
-        if constant + 3 * slope != three:
+        two, three, four = numbers
+        slope = three - two
+        constant = two - 2 * slope
+        if constant + 4 * slope != four:
             raise ValueError("a size does not grow evenly with the batch")
         return constant, slope
 
@@ -62,9 +66,8 @@ def sized(network: Any, op: str, input_shape: Any, batch: int | None) -> tuple[R
     """The network's program for any batch, or (False) for one size of it."""
     fixed = any(i.shape and i.shape[0] is not None for i in network.inputs)
     if not fixed and batch is None:
-        shapes = [network.shapes(op, n, input_shape) for n in (1, 2, 3)]
-        programs = [network.lower(s) for s in shapes]
-        if all(p.separable for p in programs[1:]):
+        programs = [network.lower(network.shapes(op, n, input_shape)) for n in Rows.SIZES]
+        if all(p.separable for p in programs):
             return Rows(programs), True
         raise ValueError(
             f"{op}: {network.name} mixes the rows of a batch; accepted: with batch, the one size "
@@ -252,8 +255,8 @@ def _simple(name: str) -> Callable[[Writer, Group], None]:
 
 def _unary(w: Writer, g: Group) -> None:
     name, x, y = g.options["name"], g.flat(0), g.flat_y
-    if name in _GELU:
-        w.write(f"gelu({x}, approximate={_GELU[name]!r}, out={y})")
+    if name in GELU:
+        w.write(f"gelu({x}, approximate={GELU[name]!r}, out={y})")
     elif name == "leaky_relu":
         w.write(f"leaky_relu({x}, {g.options['slope']!r}, out={y})")
     elif name == "sqrt":
@@ -333,10 +336,11 @@ def compile_forward(network: Any, input_shape: Any, batch: int | None) -> Any:
     item = network.dtype.itemsize
     piece, plan = 1, Workspace(rows.first)
     if any_batch:
-        room = STACK_BYTES if plan.size * item <= STACK_BYTES else CACHE_BYTES
-        piece = max(1, min(MOST_ROWS, room // max(1, plan.size * item)))
-        # The plan of `piece` rows, on the storages of one row.
-        full = _at_rows(network, op, input_shape, piece)
+        row_bytes = Workspace(_at_rows(network, op, input_shape, 1)).size * item
+        room = STACK_BYTES if row_bytes <= STACK_BYTES else CACHE_BYTES
+        piece = max(1, min(MOST_ROWS, room // max(1, row_bytes)))
+        # The plan of `piece` rows, on the storages of the first program.
+        full = _at_rows(network, op, input_shape, max(2, piece))
         wide = Workspace(full)
         plan.size = wide.size
         plan.offsets = {

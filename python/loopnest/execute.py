@@ -49,13 +49,21 @@ class Executor:
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Run all steps; the arrays are contiguous and of the program's shapes."""
+        self.bind(inputs, outputs)
+        self.run_steps(0, len(self._steps))
+
+    def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
+        """Take the arrays that the next steps run on."""
         for value, given in zip(self.program.inputs, inputs, strict=True):
             self._arrays[value.storage] = given.reshape(-1)
         for value, given in zip(self.program.outputs, outputs, strict=True):
             self._arrays[value.storage] = given.reshape(-1)
+
+    def run_steps(self, first: int, last: int) -> None:
+        """Run the steps [first, last)."""
         # What divides by zero gives infinity or NaN, as in the kernels.
         with np.errstate(all="ignore"):
-            for step, call in self._steps:
+            for step, call in self._steps[first:last]:
                 (call or self._bind(step))()
 
     def _bind(self, step: Step) -> Call:
@@ -210,13 +218,87 @@ def _move(inputs: list, outputs: list, options: dict) -> Call:
     target = strided(y, o["shape"], o["y_strides"], o["y_offset"])
     if o["how"] == "set":
         return lambda: np.copyto(target, source)
-    if o["how"] == "add":
-        return lambda: np.add(target, source, out=target)
+    # Where several elements go to the same place NumPy would keep the last: one by one, then.
+    same = [i for i, stride in enumerate(o["y_strides"]) if stride == 0 and o["shape"][i] > 1]
+    pairs = []
+    for at in np.ndindex(*[o["shape"][i] for i in same]):
+        index: list[Any] = [slice(None)] * len(o["shape"])
+        for i, place in zip(same, at, strict=True):
+            index[i] = place
+        pairs.append((target[tuple(index)], source[tuple(index)]))
 
-    def maximum() -> None:
-        np.copyto(target, source, where=(source > target) | (source != source))
+    def add() -> None:
+        for p, q in pairs:
+            np.add(p, q, out=p)
 
-    return maximum
+    return add
+
+
+def _conv2d_backward(inputs: list, outputs: list, options: dict) -> Call:
+    dy, x, weight = inputs
+    return lambda: _copy(convolution.conv2d_backward(dy, x, weight, **options), outputs)
+
+
+def _linear_backward(inputs: list, outputs: list, options: dict) -> Call:
+    dy, x, weight = inputs
+    return lambda: _copy(dense.linear_backward(dy, x, weight), outputs)
+
+
+def _matmul_backward(inputs: list, outputs: list, options: dict) -> Call:
+    dy, a, b = inputs
+    da, db = outputs
+
+    def run() -> None:
+        for i in range(len(dy)):
+            _copy(dense.linear_backward(dy[i], a[i], b[i])[:2], (da[i], db[i]))
+
+    return run
+
+
+def _copy(made: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> None:
+    for array, target in zip(made, targets, strict=True):
+        np.copyto(target, array)
+
+
+def _max_pool2d_backward(inputs: list, outputs: list, options: dict) -> Call:
+    (dy, x, places), (dx,) = inputs, outputs
+    return lambda: pooling.max_pool2d_backward(dy, x, places, out=dx)
+
+
+def _avg_pool2d_backward(inputs: list, outputs: list, options: dict) -> Call:
+    (dy, x), (dx,) = inputs, outputs
+    size, stride, padding, *rest = options.values()
+    more = {k: options[k] for k in ("ceil_mode", "count_include_pad")}
+    return lambda: pooling.avg_pool2d_backward(dy, x, size, stride, padding, **more, out=dx)
+
+
+def _unary_backward(inputs: list, outputs: list, options: dict) -> Call:
+    (dy, x), (dx,) = inputs, outputs
+    name = options["name"]
+    if name in _GELU:
+        return lambda: activation.gelu_backward(dy, x, out=dx, approximate=_GELU[name])
+    if name == "leaky_relu":
+        slope = options["slope"]
+        return lambda: activation.leaky_relu_backward(dy, x, out=dx, negative_slope=slope)
+    function = getattr(activation, name + "_backward")
+    return lambda: function(dy, x, out=dx)
+
+
+def _softmax_backward(inputs: list, outputs: list, options: dict) -> Call:
+    """y (dy - sum of dy y), or dy - exp(y) sum of dy; sums from the left."""
+    (dy, y), (dx,) = inputs, outputs
+
+    def run() -> None:
+        if not y.size:
+            return
+        terms = dy if options["log"] else dy * y
+        total = np.add.accumulate(terms, axis=1)[:, -1:]
+        if options["log"]:
+            np.subtract(dy, activation.exp(y) * total, out=dx)
+        else:
+            np.multiply(y, dy - total, out=dx)
+
+    return run
 
 
 BINDERS: dict[str, Callable[[list, list, dict], Call]] = {
@@ -234,6 +316,13 @@ BINDERS: dict[str, Callable[[list, list, dict], Call]] = {
     "affine": _affine,
     "fill": _fill,
     "move": _move,
+    "conv2d_backward": _conv2d_backward,
+    "linear_backward": _linear_backward,
+    "matmul_backward": _matmul_backward,
+    "max_pool2d_backward": _max_pool2d_backward,
+    "avg_pool2d_backward": _avg_pool2d_backward,
+    "unary_backward": _unary_backward,
+    "softmax_backward": _softmax_backward,
 }
 
 

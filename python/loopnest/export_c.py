@@ -24,7 +24,7 @@ _WORDS_OF_C = (
     "inline int long register restrict return short signed sizeof static struct switch typedef "
     "union unsigned void volatile while main real"
 )
-_HOW = {"set": 0, "add": 1, "max": 2}
+_HOW = {"set": 0, "add": 1}
 _OPERATOR = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 # What each kernel of network.h is made of.
 _PIECES = {

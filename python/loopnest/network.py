@@ -82,6 +82,7 @@ class Network:
         # What keeps the network from becoming a program of fixed shapes, and what runs it then.
         self._dynamic, self._evaluate = dynamic, evaluate
         self._pools: OrderedDict[Any, Pool] = OrderedDict()
+        self._differentiated: dict[Any, Any] = {}
 
     def __repr__(self) -> str:
         takes = ", ".join(f"{i.name} {i.described()}" for i in self.inputs)
@@ -207,6 +208,7 @@ class Network:
     def forget_programs(self) -> None:
         """Drop what was prepared: after a change of `buffers` (batch statistics, shapes)."""
         self._pools.clear()
+        self._differentiated.clear()
 
     def shapes(self, op: str, batch: int | None, input_shape: Any = None) -> list[Shape]:
         """Whole input shapes for a batch size; sizes that are not known must be given.

@@ -103,6 +103,7 @@ class Program:
     outputs: list[Value]
     steps: list[Step]
     separable: bool  # whether rows of axis 0 of all inputs and outputs are independent
+    limit: int  # of its work space, in bytes
 
     def constants(self) -> list[Storage]:
         """Every constant that a step reads, once, in the order of use."""
@@ -317,10 +318,7 @@ class Builder:
         y_offset: int = 0,
         how: str = "set",
     ) -> Value:
-        """y[at] = x[at], y[at] += x[at] or y[at] = max(y[at], x[at]) over strided elements.
-
-        ``how`` is "set", "add" or "max" (where a NaN of either wins).
-        """
+        """y[at] = x[at] over strided elements, or with ``how`` "add" y[at] += x[at]."""
         _check_bounds(self, x, shape, x_strides, x_offset)
         _check_bounds(self, y, shape, y_strides, y_offset)
         shape, x_strides, y_strides = joined_axes(shape, x_strides, y_strides)
@@ -344,8 +342,10 @@ class Builder:
             return x
         missing = len(shape) - x.ndim
         strides = [0] * missing + [
-            0 if size == 1 else stride
-            for size, stride in zip(x.shape, row_strides(x.shape), strict=True)
+            0 if size == 1 != wanted else stride
+            for size, wanted, stride in zip(
+                x.shape, shape[missing:], row_strides(x.shape), strict=True
+            )
         ]
         return self.move(x, self.work(shape), shape, strides, row_strides(shape))
 
@@ -390,7 +390,8 @@ class Builder:
             written.add(value.storage)
             value.storage.kind, value.storage.index = "output", index
             results.append(value)
-        return Program(self.dtype, self.inputs, results, needed(self.steps, results), separable)
+        steps = needed(self.steps, results)
+        return Program(self.dtype, self.inputs, results, steps, separable, self.limit)
 
 
 def needed(steps: Sequence[Step], results: Iterable[Value]) -> list[Step]:

@@ -49,6 +49,11 @@ class Workspace:
                     offset = self._take(self._rounded(storage.size))
                 owners[offset] = owners.get(offset, 0) + 1
                 self.offsets[storage] = offset
+            if self.size * program.dtype.itemsize > program.limit:
+                raise ValueError(
+                    f"network: its work space would have {self.size * program.dtype.itemsize} "
+                    f"bytes; accepted: at most {program.limit}"
+                )
             if keep:
                 continue
             for storage in {v.storage for v in step.values}:
