@@ -93,7 +93,7 @@ def compiled_loop(net: ln.Sequential):
         for _ in range(steps):
             observe(q, speed, goal, x)
             forward(x, y)
-            a0, a1 = dynamics(q, speed, 50.0 * y)
+            a0, a1 = dynamics(q, speed, np.float32(50) * y)
             speed[0] += DT * a0
             speed[1] += DT * a1
             q += DT * speed
@@ -108,7 +108,7 @@ def python_loop(act, steps, q, speed, goal):
     for _ in range(steps):
         observe(q, speed, goal, x[0])
         y = act(x)
-        a0, a1 = dynamics(q, speed, 50.0 * y[0])
+        a0, a1 = dynamics(q, speed, np.float32(50) * y[0])
         speed[0] += DT * a0
         speed[1] += DT * a1
         q += DT * speed
