@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+import loopnest
 from loopnest import activation, checks, convolution, dense, loss, pooling
 from loopnest.program import Program, Step, Storage, Value
 from loopnest.workspace import Workspace, aligned
@@ -26,6 +27,7 @@ class Executor:
         plan = Workspace(program, keep)
         self._block = aligned(plan.size, program.dtype)
         self._arrays: dict[Storage, np.ndarray] = {}
+        self._handles: dict[Any, Any] = {}
         for storage, offset in plan.offsets.items():
             self._arrays[storage] = self._block[offset : offset + storage.size]
         for storage in program.work():
@@ -67,9 +69,23 @@ class Executor:
                 (call or self._bind(step))()
 
     def _bind(self, step: Step) -> Call:
-        inputs = [None if v is None else self.array(v) for v in step.inputs]
+        inputs: list[Any] = [None if v is None else self.array(v) for v in step.inputs]
+        if step.kind == "conv2d" and self.program.frozen:
+            inputs[1] = self._packed(inputs[1], step)
         outputs = [self.array(v) for v in step.outputs]
         return BINDERS[step.kind](inputs, outputs, step.options)
+
+    def _packed(self, weight: np.ndarray, step: Step) -> Any:
+        """A frozen weight in the order of the kernels, once."""
+        pack = getattr(loopnest, "pack_weight", None)
+        value = step.inputs[1]
+        assert value is not None
+        if pack is None or value.constant is None:
+            return weight
+        key = (value.storage, value.shape, step.options["groups"])
+        if key not in self._handles:
+            self._handles[key] = pack(weight, groups=step.options["groups"])
+        return self._handles[key]
 
 
 class Pool:

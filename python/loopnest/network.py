@@ -55,6 +55,8 @@ class Network:
         Names of the outputs.
     dtype : dtype
         float32 or float64, of all arrays.
+    frozen : bool
+        Whether the weights are read-only; the kernels then keep them in their own order.
     nodes : tuple of Node
         The operators in the order they run.
     """
@@ -70,6 +72,7 @@ class Network:
         dtype: Any = np.float32,
         name: str = "network",
         limit: int = DEFAULT_LIMIT,
+        frozen: bool = False,
         dynamic: str | None = None,
         evaluate: Callable[..., list[Any]] | None = None,
     ) -> None:
@@ -79,6 +82,10 @@ class Network:
         self.dtype = np.dtype(dtype)
         self.name = name
         self._limit = limit
+        self.frozen = frozen
+        if frozen:
+            for value in self.parameters.values():
+                value.flags.writeable = False
         # What keeps the network from becoming a program of fixed shapes, and what runs it then.
         self._dynamic, self._evaluate = dynamic, evaluate
         self._pools: OrderedDict[Any, Pool] = OrderedDict()
@@ -177,7 +184,9 @@ class Network:
             values.update(zip(node.outputs, made, strict=False))
         b.where = self.name
         results = [self._operand(b, name, values) for name in self.outputs]
-        return b.finish([r for r in results if r is not None], separable=not b.mixes_rows)
+        program = b.finish([r for r in results if r is not None], separable=not b.mixes_rows)
+        program.frozen = self.frozen
+        return program
 
     def _operand(self, b: Lowering, name: str, values: dict[str, Value]) -> Value | None:
         if not name:

@@ -40,13 +40,15 @@ def _onnx() -> Any:
     return onnx
 
 
-def load_onnx(model: Any, *, max_bytes: int = DEFAULT_LIMIT) -> Network:
+def load_onnx(model: Any, *, frozen: bool = True, max_bytes: int = DEFAULT_LIMIT) -> Network:
     """Load an ONNX model as a `Network`.
 
     Parameters
     ----------
     model : path, bytes or onnx.ModelProto
         Opsets 6 to 28 of the operators that the README lists.
+    frozen : bool
+        False for a network whose weights are to be trained further.
     max_bytes : int
         Bound for the constants together, and for each array that the network makes.
 
@@ -66,12 +68,12 @@ def load_onnx(model: Any, *, max_bytes: int = DEFAULT_LIMIT) -> Network:
     ImportError
         The onnx package is missing.
     """
-    return _Loader(model, max_bytes).network()
+    return _Loader(model, max_bytes, bool(frozen)).network()
 
 
 class _Loader:
-    def __init__(self, model: Any, max_bytes: int) -> None:
-        self.onnx = _onnx()
+    def __init__(self, model: Any, max_bytes: int, frozen: bool) -> None:
+        self.onnx, self.frozen = _onnx(), frozen
         self.limit, self.used = max_bytes, 0
         self.folder: Path | None = None
         self.model = self._parse(model)
@@ -339,14 +341,25 @@ class _Loader:
         dtype = floats.pop() if len(floats) == 1 else np.dtype(np.float32)
         dynamic = _why_dynamic(nodes, inputs, outputs, constants, dtype)
         parameters = {
-            k: v
+            k: v if self.frozen else np.array(v)
             for k, v in constants.items()
             if isinstance(v, np.ndarray) and v.dtype == dtype and dynamic is None
         }
         buffers = {k: v for k, v in constants.items() if k not in parameters}
         real = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float32)
-        return Network(nodes, inputs, outputs, parameters, buffers, dtype=real, name=self.name,
-                       limit=self.limit, dynamic=dynamic, evaluate=run)  # fmt: skip
+        return Network(
+            nodes,
+            inputs,
+            outputs,
+            parameters,
+            buffers,
+            dtype=real,
+            name=self.name,
+            limit=self.limit,
+            frozen=self.frozen and dynamic is None,
+            dynamic=dynamic,
+            evaluate=run,
+        )
 
 
 def _why_dynamic(

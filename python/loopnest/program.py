@@ -104,6 +104,7 @@ class Program:
     steps: list[Step]
     separable: bool  # whether rows of axis 0 of all inputs and outputs are independent
     limit: int  # of its work space, in bytes
+    frozen: bool = False  # whether constants never change, so that they may be packed
 
     def constants(self) -> list[Storage]:
         """Every constant that a step reads, once, in the order of use."""
