@@ -85,17 +85,18 @@ def _every(record):
 
 def _kernel(objective, method):
     """The compiled loop for an objective."""
+    decays = method not in (kernels.ADAMW, kernels.LION)  # whatever the weight decay will be
     if isinstance(objective, types.BaseTuple) and len(objective) == 2:
         functions = [getattr(part, "dispatcher", None) for part in objective]
         if all(functions):
-            return _loop(*functions, method)
+            return _loop(*functions, method, decays)
     if isinstance(objective, types.StringLiteral):
         name = literal("descend", "objective", objective, public.OBJECTIVES)
-        return kernels.loop(public.OBJECTIVES.index(name), method, True)
+        return kernels.loop(public.OBJECTIVES.index(name), method, decays)
     if isinstance(objective, types.Function):
         number = public.objective_number(objective.typing_key)
         if number is not None:
-            return kernels.loop(number, method, True)
+            return kernels.loop(number, method, decays)
     raise TypingError(
         f"descend: objective is {objective}; accepted inside @njit: an activation "
         f"({', '.join(public.OBJECTIVES)}) as a constant name or the function, "
@@ -103,9 +104,9 @@ def _kernel(objective, method):
     )
 
 
-def _loop(f, df, method):
+def _loop(f, df, method, decays):
     """The kernel around (f, df), which are compiled with the caller."""
-    kernel, _ = build(f, df, 0.0, False, method, True, False)
+    kernel, _ = build(f, df, 0.0, False, method, decays, False)
     return kernel
 
 
