@@ -380,7 +380,7 @@ def descend(
     rows = steps // every + 1 if every else 0
     outputs = _outputs(starts, rows)
     keep = "alpha" if method == "rmsprop" else "betas[1]"
-    groups = _groups(_flat(arrays["betas[0]"], shape), _flat(arrays[keep], shape))
+    groups = _groups(arrays["betas[0]"], arrays[keep], shape)
     for beta1, beta2, chosen in groups:
         if chosen is None:
             path = run([starts, *rates], beta1, beta2, outputs)
@@ -393,8 +393,13 @@ def descend(
     return _result(shape, outputs, path, bool(every))
 
 
-def _groups(beta1: np.ndarray, beta2: np.ndarray) -> list[tuple[float, float, np.ndarray | None]]:
+def _groups(
+    beta1: np.ndarray, beta2: np.ndarray, shape: tuple
+) -> list[tuple[float, float, np.ndarray | None]]:
     """Pairs of decay rates, each with the indices of its problems, None for all."""
+    if beta1.size == beta2.size == 1:
+        return [(beta1.item(), beta2.item(), None)]
+    beta1, beta2 = _flat(beta1, shape), _flat(beta2, shape)
     if beta1.size == 0:
         return [(0.0, 0.0, None)]
     pairs, which = np.unique(np.stack([beta1, beta2]), axis=1, return_inverse=True)
