@@ -221,15 +221,16 @@ def conv2d(
 def _pool(op: str, function: Any, x: Any, options: dict, dilation: Any) -> Any:
     x = _array(op, x, 4)
     function(np.empty((0, *x.shape[1:]), x.dtype), **options)
-    geometry = pooling.resolve(
-        op, x.shape[2:], options["kernel_size"], options["stride"], options["padding"], dilation,
-        options["ceil_mode"],
-    )  # fmt: skip
-    window = tuple(d * (k - 1) + 1 for d, k in zip(geometry.dilation, geometry.kernel, strict=True))
-    return _windows(
-        x, function, (), options, x.shape[1], geometry.output, window, geometry.stride,
-        geometry.padding,
-    )  # fmt: skip
+    high = convolution.LIMIT
+    kernel = checks.pair(op, "kernel_size", options["kernel_size"], 1, high)
+    stride, padding = options["stride"], checks.pair(op, "padding", options["padding"], 0, high)
+    stride = kernel if stride is None else checks.pair(op, "stride", stride, 1, high)
+    gaps = checks.pair(op, "dilation", dilation, 1, high)
+    output = pooling.resolve(
+        op, x.shape[2:], kernel, stride, padding, gaps, options["ceil_mode"]
+    ).output
+    window = tuple(d * (k - 1) + 1 for d, k in zip(gaps, kernel, strict=True))
+    return _windows(x, function, (), options, x.shape[1], output, window, stride, padding)
 
 
 def avg_pool2d(
