@@ -8,7 +8,8 @@ TOOLS := .venv/.tools
 INSTALLED := .venv/.installed
 SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
 
-.PHONY: all test lint exhaustive bench bench-full bench-compare bench-publish bench-result bench-peers wheel-check \
+.PHONY: all test test-full lint exhaustive bench bench-full bench-compare bench-publish \
+	bench-result bench-peers wheel-check \
 	reproduce clean help
 
 all: reproduce ## set up and compute the worked problems on every backend, with plots
@@ -35,6 +36,9 @@ test: $(INSTALLED) ## all tests, then ruff and mypy
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test-full: $(INSTALLED) ## all tests, and what `make test` leaves out: every case inside @njit in both dtypes
+	LOOPNEST_FULL=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
 
 exhaustive: $(INSTALLED) ## every float32 input of every activation, both backends: docs/accuracy.md
 	$(BIN)/python tests/exhaustive.py $(if $(STEP),--step $(STEP)) $(if $(FUNCTIONS),--functions $(FUNCTIONS))
