@@ -266,6 +266,19 @@ def test_a_whole_run(tmp_path):
     assert not compare.changed_sides(data, data)
 
 
+def test_a_row_that_nobody_can_do_does_not_make_a_run_incomplete(tmp_path):
+    session = pytest.importorskip("session")
+    measuring = board(tmp_path, peer=Relu())
+    measuring.settings.only = ("relu-65536", "adamw_step-100000")
+    measuring.record(row_named("relu-65536"))
+    session.close(measuring)
+    assert measuring.run.data["status"] == "complete"
+    measuring.settings.only = ("relu-65536", "relu_backward-65536")
+    measuring.competitors["other"] = peers.Numba()
+    session.close(measuring)
+    assert measuring.run.data["status"] == "interrupted"
+
+
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path):
     process = run("--only", "activation", "--peers", "numba,numpy", "--out", str(tmp_path))
     stored = tmp_path / "run.json"
