@@ -52,8 +52,12 @@ def describe(usable: dict, missing: dict[str, str]) -> dict[str, dict]:
                 "state": "used", "version": peer.version(), "settings": peer.settings()
             }  # fmt: skip
         else:
-            told[name] = {"state": "missing", "reason": missing[name],
-                          "version": known[name]().version(), "settings": ""}  # fmt: skip
+            # Not the peer's own answer, which may need what could not be imported.
+            found = machine.version(known[name].distribution or name)
+            told[name] = {
+                "state": "missing", "reason": missing[name], "version": found or "not installed",
+                "settings": "",
+            }  # fmt: skip
     return told
 
 

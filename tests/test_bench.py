@@ -211,6 +211,22 @@ def test_a_missing_peer_is_named(monkeypatch):
     assert "no_such_module_anywhere" in missing["missing"]
 
 
+@pytest.mark.parametrize("name", sorted(set(peers.known()) - {*peers.OURS, "numpy"}))
+def test_each_peer_may_be_missing(name):
+    """In a process of its own, for peers keep what they have imported."""
+    module = peers.known()[name].requires[0].partition(".")[0]
+    code = (
+        f"import sys; sys.modules[{module!r}] = None\n"
+        f"sys.path[:0] = {[str(BENCH), str(BENCH.parent / 'tests')]!r}\n"
+        "import peers, session\n"
+        f"usable, missing = peers.choose([{name!r}])\n"
+        "print(session.describe(usable, missing))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "'state': 'missing'" in done.stdout and "ModuleNotFoundError" in done.stdout
+
+
 def test_steps_are_verified_by_what_they_change(tmp_path):
     record = board(tmp_path, numba=peers.Numba(), c=peers.C()).record(row_named("sgd_step-100000"))
     assert {c["state"] for c in record["competitors"].values()} == {"ok"}
