@@ -10,6 +10,7 @@ from scipy import ndimage
 from test_convolution import MAPPED
 
 import loopnest as ln
+from loopnest import pooling
 
 
 def test_worked_pooling(backend, dtype):
@@ -116,6 +117,43 @@ def test_window_without_a_value(backend, dtype):
     assert y.ravel().tolist() == [-np.inf] and indices.ravel().tolist() == [-1]
     dx = ln.max_pool2d_backward(np.ones_like(y), np.ones((1, 1, 1, 1), dtype), indices)
     assert dx.ravel().tolist() == [0]
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 5), (51, 51), (1, 40), (40, 1)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_wide_and_large_windows(kernel, stride, backend, rng):
+    """Several batches of rows, rows longer than a batch, windows larger than the plane."""
+    padding = tuple(k // 2 for k in kernel)
+    for shape in ((2, 1, 37, 70), (1, 1, 3, 4099)):
+        x = rng.integers(-9, 10, shape).astype(np.float32)
+        expected = reference.max_pool2d(x, kernel, stride, padding).astype(x.dtype)
+        assert_same_bits(ln.max_pool2d(x, kernel, stride, padding), expected)
+        expected = reference.avg_pool2d(x, kernel, stride, padding)
+        assert_close(ln.avg_pool2d(x, kernel, stride, padding), expected, 1e-4)
+
+
+def test_first_of_equal_zeros_wins(backend, dtype):
+    x = np.array([[-0.0, 0.0], [0.0, -0.0]], dtype)[None, None]
+    assert np.signbit(ln.max_pool2d(x, 2)).all()
+    assert not np.signbit(ln.max_pool2d(-x, 2)).any()
+    assert not np.signbit(ln.avg_pool2d(np.full_like(x, -0.0), 2)).any()
+
+
+def test_huge_windows_end_at_once(backend):
+    """Taps outside the input cost nothing, and sizes do not overflow."""
+    x, huge = np.arange(12.0).reshape(1, 1, 3, 4), 2**31 - 1
+    assert ln.max_pool2d(x, huge, huge, huge // 2).tolist() == [[[[11]]]]
+    assert ln.max_pool2d(x, huge, huge, huge // 2, return_indices=True)[1].tolist() == [[[[11]]]]
+    mean = ln.avg_pool2d(x, huge, huge, huge // 2, count_include_pad=False)
+    assert mean.tolist() == [[[[5.5]]]]
+
+
+def test_work_space_of_the_c_interface():
+    _c = pytest.importorskip("loopnest._c")
+    for hw, kernel, stride in (((5, 7), 2, 1), ((112, 112), 3, 2), ((3, 5000), 3, 1)):
+        g = pooling.resolve("max_pool2d", hw, kernel, stride, 1, 1, False)
+        shape = _c.ffi.new("ln_pool2d_shape *", (*hw, *g.output, *g.dilated))
+        assert _c.lib.ln_max_pool2d_work(shape) == g.space
 
 
 @pytest.mark.parametrize("pool", ["avg", "max"])
