@@ -21,6 +21,7 @@ from loopnest.kernels import (
     loss,
     optimizer,
     pooling,
+    winograd,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
     "loss",
     "optimizer",
     "pooling",
+    "winograd",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,13 @@ class PackedWeight:
         """The same for callers inside ``@njit``."""
         return self._packed_by("numba")
 
+    def kept(self, form: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """Numbers in another form for the backend in use, made when it first asks."""
+        key = f"{form} {backend.get_backend()}"
+        if key not in self._packed:
+            self._packed[key] = make()
+        return self._packed[key]
+
     def _packed_by(self, name: str) -> np.ndarray:
         if name not in self._packed:
             self._packed[name] = _pack(self.weight, self.groups, backend._load(name))
@@ -82,7 +90,8 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
 
     `conv2d` and `linear` do this in each call; a layer that is called often saves it, a few
     per cent to a third of the time (the less, the more each weight is used in a call). The
-    results are the same bits.
+    results are the same bits. For algorithm "winograd" of `conv2d` the handle also keeps the
+    transformed filters (16/9 of the weight's size), made when they are first asked for.
 
     Parameters
     ----------
