@@ -34,6 +34,16 @@ def spread(typingctx, number):
 
 
 @intrinsic
+def load_number(typingctx, like, address):
+    """The number of the type of ``like`` at an address."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load(_at(builder, args[1], 0, args[0].type))
+
+    return like(like, types.uint64), codegen
+
+
+@intrinsic
 def load(typingctx, like, address):
     """The vector of numbers of the type of ``like`` at an address."""
     vector = Vector(like)

@@ -22,7 +22,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from loopnest.kernels.convolution_plan import ceil_div
-from loopnest.kernels.convolution_tiled import clear, copy_block
+from loopnest.kernels.convolution_tiled import copy_numbers
 from loopnest.kernels.jit import block, kernel, scalar
 from loopnest.kernels.simd import (
     VECTOR_BYTES,
@@ -35,6 +35,7 @@ from loopnest.kernels.simd import (
 from loopnest.kernels.simd_vector import (
     even,
     load,
+    load_number,
     odd,
     spread,
     store,
@@ -207,36 +208,52 @@ def transform_input(zero, source, line, target, step):
 
 
 @block
+def clear_numbers(zero, target, count):
+    lanes = VECTOR_BYTES // size_of(zero)
+    for i in range(0, count, lanes):
+        store_first(spread(zero), target + _U(i * size_of(zero)), count - i)
+
+
+@block
+def copy_padded(zero, x, height, width, top, left, rows, columns, lines):
+    """``rows`` lines of ``columns`` numbers of a plane, the first at (-top, -left): zeros outside."""
+    size = size_of(zero)
+    low = min(max(left, 0), columns)
+    count = max(min(columns - left, width) - (low - left), 0)
+    source, target = x + _U((low - left) * size), lines + _U(low * size)
+    clear_numbers(zero, lines, rows * columns)
+    first, last = max(top, 0), min(rows, top + height)
+    for i in range(first, last):
+        from_ = source + _U((i - top) * width * size)
+        copy_numbers(zero, from_, target + _U(i * columns * size), count)
+
+
+@block
 def transform_inputs(
-    x, first_plane, channels, height, width, top, left, columns, begin, end, strip, work, v
+    zero, x, channels, height, width, top, left, columns, begin, end, strip, lines, v
 ):
     """V of tiles [begin, end) of rows of ``columns``, the first of which reads at (-top, -left).
 
-    The input rows are copied into zero-padded lines first, at the start of work.
+    The input rows are copied into zero-padded lines first.
     """
-    zero = x.dtype.type(0)
-    size, lanes = _U(x.itemsize), VECTOR_BYTES // x.itemsize
-    step = _U(channels * strip + lanes) * size
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
+    step = _U((channels * strip + lanes) * size)
     first, last = begin // columns, ceil_div(end, columns)
     rows, line = 2 * (last - first) + 2, 2 * columns + 2
-    clear(work, 0, rows * line + 4 * lanes)
+    clear_numbers(zero, lines + _U(rows * line * size), 4 * lanes)
     ragged = (end - begin) % lanes
     for c in range(channels):
-        copy_block(
-            x, first_plane + c, 1, height, width, top - 2 * first, left, 1, 1, 1, 1, 1,
-            rows, line, line, rows, work,
-        )  # fmt: skip
-        lane = v + _U(c * strip) * size
+        plane, lane = x + _U(c * height * width * size), v + _U(c * strip * size)
+        copy_padded(zero, plane, height, width, top - 2 * first, left, rows, line, lines)
         if ragged:
             for i in range(POSITIONS):
-                store(spread(zero), lane + _U(i) * step + _U(end - begin - ragged) * size)
+                store(spread(zero), lane + _U(i) * step + _U((end - begin - ragged) * size))
         for row in range(first, last):
             low, high = max(begin, row * columns), min(end, (row + 1) * columns)
-            rest = _U(work.ctypes.data) + _U(2 * (row - first) * line) * size
+            start = 2 * (row - first) * line - 2 * row * columns
             for tile in range(low, high, lanes):
-                source = rest + _U(2 * (tile - row * columns)) * size
-                target = lane + _U(tile - begin) * size
-                transform_input(zero, source, _U(line) * size, target, step)
+                source, target = lines + _U((start + 2 * tile) * size), lane + _U((tile - begin) * size)
+                transform_input(zero, source, _U(line * size), target, step)
 
 
 def _product(nv):
@@ -305,24 +322,23 @@ def transform_output(zero, source, step, bias, y, y_line, rows, count):
 
 
 @block
-def transform_outputs(m, m_step, strip, bias, first, filters, y, plane, columns, begin, end, left):
-    """y of filters [first, first + filters) and tiles [begin, end); ``left`` is their column."""
-    zero = y.dtype.type(0)
-    size, lanes = _U(y.itemsize), VECTOR_BYTES // y.itemsize
-    out_h, out_w = y.shape[2], y.shape[3]
+def transform_outputs(
+    zero, m, step, strip, bias, filters, y, out_h, out_w, columns, begin, end, left
+):
+    """``filters`` planes at y, of tiles [begin, end); ``left`` is the column of the first of a row."""
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     for i in range(filters):
-        number = bias[first + i] if bias.size else zero
+        more = load_number(zero, bias + _U(i * size)) if bias else zero
         for row in range(begin // columns, ceil_div(end, columns)):
             low, high = max(begin, row * columns), min(end, (row + 1) * columns)
-            start = (plane + i) * out_h + 2 * row
+            start = (i * out_h + 2 * row) * out_w + left - 2 * row * columns
             for tile in range(low, high, lanes):
-                column = left + 2 * (tile - row * columns)
-                source = m + _U(i * strip + tile - begin) * size
-                to = _U(y.ctypes.data) + _U(start * out_w + column) * size
-                count = min(2 * (high - tile), out_w - column)
+                source = m + _U((i * strip + tile - begin) * size)
+                count = min(2 * (high - tile), out_w - left - 2 * (tile - row * columns))
                 transform_output(
-                    zero, source, m_step, number, to, _U(out_w) * size, out_h - 2 * row, count
-                )
+                    zero, source, step, more, y + _U((start + 2 * tile) * size),
+                    _U(out_w * size), out_h - 2 * row, count,
+                )  # fmt: skip
 
 
 @kernel
@@ -333,41 +349,41 @@ def conv2d_winograd(
 
     The blocks are whole groups or part of one.
     """
-    n, all_channels, height, width = x.shape
+    all_channels, height, width = x.shape[1:]
     all_k, out_h, out_w = y.shape[1:]
     channels, k = all_channels // groups, all_k // groups
     deep = ceil_div(k, FILTERS)
     down, all_columns = ceil_div(out_h, 2), ceil_div(out_w, 2)
     across, strips = ceil_div(all_columns, columns), ceil_div(down * columns, strip)
-    zero = x.dtype.type(0)
-    size, lanes = _U(x.itemsize), VECTOR_BYTES // x.itemsize
-    x1 = x.reshape(x.size)
+    zero, size, lanes = x.dtype.type(0), x.itemsize, VECTOR_BYTES // x.itemsize
     per = min(blocks, deep)  # of a task
-    v_step = _U(channels * strip + lanes) * size
-    m_step = _U(per * FILTERS * strip + lanes) * size
-    v = _U(work.ctypes.data) + _U(lines_size(strip, columns, lanes)) * size
+    u_step = _U(per * POSITIONS * channels * FILTERS * size)
+    v_step = _U((channels * strip + lanes) * size)
+    m_step = _U((per * FILTERS * strip + lanes) * size)
+    lines = _U(work.ctypes.data)
+    v = lines + _U(lines_size(strip, columns, lanes) * size)
     m = v + _U(POSITIONS) * v_step
     for task in range(first, last):
         rest, number = divmod(task, strips)
         rest, block_x = divmod(rest, across)
         image, part = divmod(rest, blocks // per)
         group, offset = divmod(first_block + part * per, deep)
-        filters = min(per * FILTERS, k - offset * FILTERS)
         column = block_x * columns
         wide = min(columns, all_columns - column)
         begin, end = number * strip, min((number + 1) * strip, down * wide)
         if begin >= end:
             continue
+        at = (image * all_channels + group * channels) * height * width
         transform_inputs(
-            x1, image * all_channels + group * channels, channels, height, width,
-            top, left - 2 * column, wide, begin, end, strip, work, v,
+            zero, _U(x.ctypes.data) + _U(at * size), channels, height, width,
+            top, left - 2 * column, wide, begin, end, strip, lines, v,
         )  # fmt: skip
-        filters_at = _U(u.ctypes.data) + _U(part * per * POSITIONS * channels * FILTERS) * size
-        multiply(
-            zero, filters_at, v, m, channels, filters, end - begin, strip, v_step, m_step
-        )
-        at = group * k + offset * FILTERS
+        filters, filter_ = min(per * FILTERS, k - offset * FILTERS), group * k + offset * FILTERS
+        own = _U(u.ctypes.data) + _U(part) * u_step
+        multiply(zero, own, v, m, channels, filters, end - begin, strip, v_step, m_step)
+        at = (image * all_k + filter_) * out_h * out_w
+        more = _U(bias.ctypes.data) + _U(filter_ * size) if bias.size else _U(0)
         transform_outputs(
-            m, m_step, strip, bias, at, filters, y, image * all_k + at, wide, begin, end,
-            2 * column,
+            zero, m, m_step, strip, more, filters, _U(y.ctypes.data) + _U(at * size),
+            out_h, out_w, wide, begin, end, 2 * column,
         )  # fmt: skip
