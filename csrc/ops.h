@@ -71,6 +71,18 @@ LN_OP(conv2d_backward_weight_tiled,
        real *dweight),
       (x, dy, shape, plan, first, last, work, taps, dweight))
 
+/* winograd.c */
+LN_OP(winograd_plan, (const ln_conv2d_shape *shape, ln_winograd_plan *plan), (shape, plan))
+LN_OP(winograd_filters,
+      (const real *weight, const ln_conv2d_shape *shape, int64_t first, int64_t last, real *work,
+       real *u),
+      (weight, shape, first, last, work, u))
+LN_OP(winograd,
+      (const real *x, const real *u, const real *bias, const ln_conv2d_shape *shape,
+       const ln_winograd_plan *plan, int64_t first_block, int64_t blocks, int64_t first,
+       int64_t last, real *work, real *y),
+      (x, u, bias, shape, plan, first_block, blocks, first, last, work, y))
+
 /* pooling.c */
 LN_OP(avg_pool2d,
       (const real *x, const ln_pool2d_shape *shape, int64_t include_pad, int64_t divisor,

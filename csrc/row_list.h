@@ -11,6 +11,7 @@
 #include "convolution_stacked.c"
 #include "convolution_tiled.c"
 #include "convolution_weight.c"
+#include "winograd.c"
 #include "gates.c"
 #include "logic.c"
 #include "pooling.c"

@@ -10,6 +10,8 @@
  *   F(splat)       one number in each lane
  *   F(fma)         a*b + c, rounded once
  *   F(even)        lanes 0, 2, ... of two vectors in a row
+ *   F(odd)         lanes 1, 3, ... of them
+ *   F(zip_low)     a0 b0 a1 b1 ..., the first half; F(zip_high) the second
  *   F(transpose)   of LANES vectors, in place
  *   IN_REGISTER(v) keeps the compiler from loading v anew for each use
  *   UNKNOWN(p)     the same address, but the compiler does not know: it loads anew what it may
@@ -81,6 +83,8 @@
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (F(lanes)){__VA_ARGS__})
 #endif
 #define EVEN(i, a) (2 * (i))
+#define ODD(i, a) (2 * (i) + 1)
+#define ZIP(i, first) (((i) & 1 ? LANES : 0) + (first) + (i) / 2)
 /* Of two rows `d` apart of a matrix, blocks of d numbers: the blocks with even number of both,
  * or those with odd number. */
 #define EVEN_BLOCKS(i, d) ((i) & (d) ? (i) - (d) + LANES : (i))
@@ -185,6 +189,10 @@ PIECE void F(store_first)(real *p, F(vec) v, int64_t count)
 }
 
 PIECE F(vec) F(even)(F(vec) a, F(vec) b) { return SHUFFLE(a, b, EACH_LANE(EVEN, 0)); }
+
+PIECE F(vec) F(odd)(F(vec) a, F(vec) b) { return SHUFFLE(a, b, EACH_LANE(ODD, 0)); }
+PIECE F(vec) F(zip_low)(F(vec) a, F(vec) b) { return SHUFFLE(a, b, EACH_LANE(ZIP, 0)); }
+PIECE F(vec) F(zip_high)(F(vec) a, F(vec) b) { return SHUFFLE(a, b, EACH_LANE(ZIP, LANES / 2)); }
 
 /* Rounds of exchanges between rows 1, 2, 4, ... apart: blocks of so many numbers. */
 PIECE void F(transpose)(F(vec) v[LANES])

@@ -127,6 +127,29 @@ void ln_conv2d_weight_plan_f64(const ln_conv2d_shape *shape, ln_conv2d_weight_pl
 void ln_conv2d_backward_weight_tiled_f32(const float *x, const float *dy, const ln_conv2d_shape *shape, const ln_conv2d_weight_plan *plan, int64_t first, int64_t last, float *work, int64_t *taps, float *dweight);
 void ln_conv2d_backward_weight_tiled_f64(const double *x, const double *dy, const ln_conv2d_shape *shape, const ln_conv2d_weight_plan *plan, int64_t first, int64_t last, double *work, int64_t *taps, double *dweight);
 
+/* ---- winograd.c: 3x3 filters, stride 1, dilation 1, with fewer multiplications ----
+ * Not the bits of the above; the bound of the error is told in help(loopnest.conv2d). Make a
+ * plan, and transform the filters, 16 at a time (a block; the last one of a group may hold
+ * fewer), into u, plan.filters numbers a block. Then, for every plan.part blocks (whole groups,
+ * or part of one: no call may reach from part of a group into the next), each thread calls
+ * ln_winograd on a range of tasks with plan.work numbers of work space of its own. */
+typedef struct {
+    int64_t strip, columns; /* how the work is cut; strip is 0 where c is too large */
+    int64_t part;           /* blocks that work space is for */
+    int64_t tasks;          /* of each group */
+    int64_t filters, work;
+} ln_winograd_plan;
+
+/* reads n, c, k, oh, ow and groups of shape */
+void ln_winograd_plan_f32(const ln_conv2d_shape *shape, ln_winograd_plan *plan);
+void ln_winograd_plan_f64(const ln_conv2d_shape *shape, ln_winograd_plan *plan);
+/* items: the blocks; work: 9 c/groups times 64 bytes */
+void ln_winograd_filters_f32(const float *weight, const ln_conv2d_shape *shape, int64_t first, int64_t last, float *work, float *u);
+void ln_winograd_filters_f64(const double *weight, const ln_conv2d_shape *shape, int64_t first, int64_t last, double *work, double *u);
+/* u: of the given blocks; items: the plan's tasks for each of their groups (or part of one) */
+void ln_winograd_f32(const float *x, const float *u, const float *bias, const ln_conv2d_shape *shape, const ln_winograd_plan *plan, int64_t first_block, int64_t blocks, int64_t first, int64_t last, float *work, float *y);
+void ln_winograd_f64(const double *x, const double *u, const double *bias, const ln_conv2d_shape *shape, const ln_winograd_plan *plan, int64_t first_block, int64_t blocks, int64_t first, int64_t last, double *work, double *y);
+
 /* ---- pooling.c: NCHW arrays, seen as planes = n*c images of h x w ----
  * Padding holds no values; windows are clipped to the input. */
 typedef struct {

@@ -18,6 +18,7 @@ from loopnest.ckernels import (
     loss,
     optimizer,
     pooling,
+    winograd,
 )
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "loss",
     "optimizer",
     "pooling",
+    "winograd",
 ]
