@@ -121,6 +121,7 @@ class NumPy(_Blas):
     def conv2d(self, case: Case, x, weight, bias=None):
         options = dict(case.options)
         name = options.pop("activation", None)
+        options.pop("algorithm", None)
         if options.get("groups", 1) == 1:
             return Prepared(_windows_conv, (x, weight, bias, name), options)
         return Prepared(_depthwise, (x, weight, bias, name), options)

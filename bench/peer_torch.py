@@ -402,6 +402,7 @@ def _gelu(y):
 def conv_options(case: Case, x, weight) -> dict[str, Any]:
     options = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, **case.options}
     options.pop("activation", None)
+    options.pop("algorithm", None)
     if np.ndim(options["padding"]) == 2:
         raise NotImplementedError("asymmetric padding")
     return options

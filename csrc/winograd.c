@@ -10,7 +10,7 @@
 #define POSITIONS 16
 #define STRIP_VECTORS 3 /* of a register tile */
 #define STRIP_BYTES (1 << 20) /* of V and M: half of L2 */
-#define MOST_STRIP_BYTES (8 << 20) /* of V that cannot be cut smaller: beyond, another algorithm */
+#define MOST_STRIP_BYTES (8 << 20) /* of V or M where they take more */
 #define PART_BYTES (5 << 20) /* of U of a part */
 #define MOST_COLUMNS 256 /* tiles: the copy of their input rows stays in L1 */
 
@@ -31,9 +31,6 @@ void OP(winograd_plan)(const ln_conv2d_shape *d, ln_winograd_plan *p)
     int64_t down = ceil_div(d->oh, 2), across = ceil_div(d->ow, 2);
     int64_t columns = ceil_div(across, ceil_div(across, MOST_COLUMNS));
     int64_t depth = POSITIONS * WIDEST_VECTOR; /* bytes, a channel or filter and vector */
-    *p = (ln_winograd_plan){0};
-    if (inputs * depth > MOST_STRIP_BYTES)
-        return;
     int64_t filters = POSITIONS * inputs * FILTERS;
     int64_t part = most(PART_BYTES / (most(filters, 1) * REAL_BYTES), 1);
     if (part < deep)

@@ -10,6 +10,7 @@ from loopnest.kernels import (
     convolution_weight,
     dense,
     dense_tiled,
+    winograd,
 )
 from loopnest.kernels.convolution_plan import PLAIN, SMALL_GRADIENT
 from loopnest.kernels.jit import block, kernel
@@ -44,6 +45,28 @@ def conv2d(x, weight, bias, options, groups, y):
         rows, weight, bias, sh, sw, top, left, dh, dw, groups,
         flat, block_h, block_w, 0, tasks, bias[:0], work, taps, out,
     )  # fmt: skip
+
+
+@kernel
+def conv2d_winograd(x, weight, bias, options, groups, y):
+    """The same with F(2x2, 3x3)."""
+    (n, channels, _, _), k = x.shape, weight.shape[0]
+    strip, columns, part, tasks, size, work_size = winograd.prepare_winograd(
+        n, channels, k, groups, y.shape[2], y.shape[3], x.itemsize
+    )
+    deep = -(-(k // groups) // winograd.FILTERS)
+    span = deep if part < deep else groups * deep
+    work = scratch(x, max(work_size, weight.shape[1] * 9 * 64 // x.itemsize))
+    u = scratch(x, min(part, groups * deep) * size)
+    first = 0
+    while first < groups * deep:
+        blocks = min(part, (first // span + 1) * span - first)
+        winograd.transform_filters(weight, groups, first, first + blocks, work, u)
+        winograd.conv2d_winograd(
+            x, u, bias, options[2], options[3], groups, strip, columns, first, blocks,
+            0, tasks * max(blocks // deep, 1), work, y,
+        )  # fmt: skip
+        first += blocks
 
 
 @kernel

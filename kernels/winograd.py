@@ -54,7 +54,7 @@ FILTERS = 16  # of a block: of every vector a multiple
 POSITIONS = 16  # of a transformed tile
 PANEL = 3  # vectors of a register tile
 STRIP_BYTES = 1 << 20  # of V and M: half of L2
-MOST_BYTES = 8 << 20  # of V that cannot be cut smaller: beyond, another algorithm
+MOST_BYTES = 8 << 20  # of V or M where they take more
 PART_BYTES = 5 << 20  # of U of a part
 MOST_COLUMNS = 256  # tiles: the copy of their input rows stays in L1
 
@@ -74,8 +74,7 @@ def prepare_winograd(n, channels, k, groups, out_h, out_w, itemsize):
     """(strip, columns, part, tasks, filters, work): how the work is cut, and what it takes.
 
     strip and columns in tiles, part in blocks of filters, tasks those of one group; numbers of
-    a block of transformed filters and of work space of one thread. strip is 0 where there are
-    too many channels.
+    a block of transformed filters and of work space of one thread.
     """
     lanes = VECTOR_BYTES // itemsize
     inputs = channels // groups
@@ -89,10 +88,8 @@ def prepare_winograd(n, channels, k, groups, out_h, out_w, itemsize):
     elif deep:
         part = part // deep * deep
     depth = POSITIONS * VECTOR_BYTES  # bytes of V or M, a channel or filter and vector
-    if inputs * depth > MOST_BYTES:
-        return 0, 0, 0, 0, 0, 0
     rows = min(part, deep) * FILTERS
-    vectors = STRIP_BYTES // ((inputs + rows) * depth)
+    vectors = STRIP_BYTES // (max(inputs + rows, 1) * depth)
     fewest = min(PANEL, MOST_BYTES // (max(inputs, rows, 1) * depth))
     vectors = max(vectors // PANEL * PANEL, fewest, 1)
     strip = min(vectors, ceil_div(down * columns, lanes)) * lanes
@@ -252,7 +249,10 @@ def transform_inputs(
             low, high = max(begin, row * columns), min(end, (row + 1) * columns)
             start = 2 * (row - first) * line - 2 * row * columns
             for tile in range(low, high, lanes):
-                source, target = lines + _U((start + 2 * tile) * size), lane + _U((tile - begin) * size)
+                source, target = (
+                    lines + _U((start + 2 * tile) * size),
+                    lane + _U((tile - begin) * size),
+                )
                 transform_input(zero, source, _U(line * size), target, step)
 
 

@@ -229,8 +229,14 @@ def _tap(padded, r, s, output_hw, stride, dilation):
     return padded[:, :, rows, columns]
 
 
-def conv2d(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None):
-    """Return the cross-correlation of x (N,C,H,W) with weight (K,C/groups,R,S)."""
+def conv2d(
+    x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1, activation=None,
+    algorithm="direct",
+):  # fmt: skip
+    """Return the cross-correlation of x (N,C,H,W) with weight (K,C/groups,R,S).
+
+    However the library computes it, the result is this one: algorithm plays no role.
+    """
     x, weight = _f64(x), _f64(weight)
     n, _, *hw = x.shape
     k, cg, *rs = weight.shape

@@ -134,7 +134,7 @@ void ln_conv2d_backward_weight_tiled_f64(const double *x, const double *dy, cons
  * or part of one: no call may reach from part of a group into the next), each thread calls
  * ln_winograd on a range of tasks with plan.work numbers of work space of its own. */
 typedef struct {
-    int64_t strip, columns; /* how the work is cut; strip is 0 where c is too large */
+    int64_t strip, columns; /* how the work is cut */
     int64_t part;           /* blocks that work space is for */
     int64_t tasks;          /* of each group */
     int64_t filters, work;

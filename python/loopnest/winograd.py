@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,6 +30,12 @@ def parts(total: int, deep: int, part: int) -> Iterator[tuple[int, int]]:
         first += count
 
 
+@functools.lru_cache(maxsize=1024)
+def _cut(kernels: Any, *sizes: int) -> tuple[int, ...]:
+    """What `prepare_winograd` gives."""
+    return kernels.prepare_winograd(*sizes)
+
+
 def multiply(
     x: np.ndarray,
     weight: np.ndarray,
@@ -37,15 +44,13 @@ def multiply(
     options: tuple[int, ...],
     groups: int,
     y: np.ndarray,
-) -> bool:
-    """y = x * weight + bias; False, and nothing done, for too many channels."""
+) -> None:
+    """y = x * weight + bias."""
     kernels = backend.kernels.winograd
     n, channels, k = *x.shape[:2], len(weight)
-    strip, columns, part, tasks, size, work_size = kernels.prepare_winograd(
-        n, channels, k, groups, *y.shape[2:], x.itemsize
+    strip, columns, part, tasks, size, work_size = _cut(
+        kernels, n, channels, k, groups, *y.shape[2:], x.itemsize
     )
-    if strip == 0:
-        return False
     deep = -(-(k // groups) // kernels.FILTERS)
     multiply_adds = 4 * y.size * (channels // groups)
     for first_block, blocks in parts(groups * deep, deep, part):
@@ -66,7 +71,6 @@ def multiply(
             with scratch.take(blocks * size, x.dtype) as u:
                 _transform(weight, groups, first_block, blocks, u)
                 run(u)
-    return True
 
 
 def _kept(handle: packing.PackedWeight, blocks: int, size: int) -> np.ndarray:

@@ -98,6 +98,16 @@ def _check_channels(op):
     return register_jitable(check)
 
 
+@register_jitable
+def _check_winograd(r, s, options):
+    """As `loopnest.winograd.check`."""
+    stride_h, stride_w, _, _, dilation_h, dilation_w = options
+    if r != 3 or s != 3 or stride_h * stride_w * dilation_h * dilation_w != 1:
+        raise ValueError(
+            "conv2d: algorithm is 'winograd'; accepted with it: kernel (3, 3), stride 1, dilation 1"
+        )
+
+
 @overloads(public.conv2d_output_shape)
 def conv2d_output_shape(input_hw, kernel_hw, stride=1, padding=0, dilation=1):
     op = "conv2d_output_shape"
@@ -129,13 +139,16 @@ def conv2d(
     op = "conv2d"
     array_of(op, "x", x, 4)
     array_of(op, "weight", weight_of(weight), 4)
-    literal(op, "algorithm", algorithm, ("direct",))
+    algorithm = literal(op, "algorithm", algorithm, ("direct", "winograd"))
     dtype = same_dtype(op, x=x, weight=weight_of(weight), bias=bias)
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
     prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
     prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
     make, check_memory = output(op, out, dtype, 4), separate(op, out)
     finish, multiply = activate(op, activation), whole.conv2d
+    check_algorithm = register_jitable(lambda r, s, options: None)
+    if algorithm == "winograd":
+        check_algorithm, multiply = _check_winograd, whole.conv2d_winograd
 
     def implementation(
         x,
@@ -153,6 +166,7 @@ def conv2d(
         check_channels(x, b, groups)
         n, k, r, s = x.shape[0], b.shape[0], b.shape[2], b.shape[3]
         oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
+        check_algorithm(r, s, options)
         a, c = prepare_x(x), prepare_bias(bias)
         if has_bias and c.size != k:
             raise ValueError("conv2d: bias must have one entry for each filter of weight")
