@@ -159,6 +159,14 @@ def _convolutions() -> Iterator[Case]:
     yield from _tiled_convolutions()
     for activation in ("relu", "leaky_relu", "gelu", "sigmoid", "tanh", "silu", "exp"):
         yield next(conv(activation, (1, 2, 5, 5), (3, 2, 3, 3), activation=activation))
+    groups = {"groups": 3, "padding": ((0, 2), (1, 0))}
+    yield _winograd("winograd", (2, 5, 9, 35), (18, 5, 3, 3), padding=1)
+    yield _winograd("winograd-groups", (1, 6, 8, 8), (9, 2, 3, 3), **groups)
+
+
+def _winograd(name, x, weight, *more, **options) -> Case:
+    """A forward case; flops are those of direct sums, and so is the tolerance."""
+    return next(conv(name, x, weight, *more, algorithm="winograd", **options))
 
 
 def _tiled_convolutions() -> Iterator[Case]:
