@@ -1,6 +1,6 @@
 """Single vectors as Numba values: loads, stores, + - *, and shuffles of two.
 
-Beside simd.py, whose `Vector` this is, a file with LLVM IR. Addresses are plain integers (uint64).
+`Vector` is that of simd_tiles.py. Beside simd.py, simd_lanes.py and simd_tiles.py the only file with LLVM IR. Addresses are plain integers (uint64).
 """
 
 import operator
@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic, overload
 
 from loopnest.kernels.jit import OPTIONS
-from loopnest.kernels.simd import (
+from loopnest.kernels.simd_tiles import (
     _I32,
     Vector,
     _at,

@@ -24,7 +24,7 @@ from numba.extending import register_jitable
 from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.convolution_tiled import copy_numbers
 from loopnest.kernels.jit import block, kernel, scalar
-from loopnest.kernels.simd import (
+from loopnest.kernels.simd_tiles import (
     VECTOR_BYTES,
     copy_transposed,
     multiply_add,

@@ -57,8 +57,14 @@ _ACTIVATION: dict[str, Call] = {
     "gelu_derivative": _each_form("gelu_derivative", 1),
     "gelu_backward": _each_form("gelu_backward", 2),
 }
+
+
+def _winograd(t: Any) -> object:
+    return ln.conv2d(_image(t), np.ones((1, 1, 3, 3), t), algorithm="winograd")
+
+
 _CONVOLUTION: dict[str, Call] = {
-    "conv2d": lambda t: ln.conv2d(_image(t), _image(t), np.ones(1, t)),
+    "conv2d": lambda t: (ln.conv2d(_image(t), _image(t), np.ones(1, t)), _winograd(t)),
     "conv2d_backward": lambda t: ln.conv2d_backward(np.ones((1, 1, 1, 1), t), *[_image(t)] * 2),
 }
 _POOLING: dict[str, Call] = {
