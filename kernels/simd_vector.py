@@ -1,6 +1,6 @@
-"""Single vectors as Numba values: loads, stores, + - *, and shuffles of two.
+"""Single vectors as Numba values: loads, stores, + - *, and shuffles of two, in LLVM IR.
 
-`Vector` is that of simd_tiles.py. Beside simd.py, simd_lanes.py and simd_tiles.py the only file with LLVM IR. Addresses are plain integers (uint64).
+`Vector` is that of simd_tiles.py. Addresses are plain integers (uint64).
 """
 
 import operator
