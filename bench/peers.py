@@ -23,7 +23,9 @@ from cases import FRESH_OUTPUT, Case
 from machine import version
 from timing import Prepared
 
-FILES = ("peer_numpy", "peer_torch", "peer_onnx", "peer_opencv", "peer_jax")
+FILES = (
+    "peer_numpy", "peer_torch", "peer_onnx", "peer_opencv", "peer_jax", "peer_straight_c",
+)  # fmt: skip
 OURS = ("numba", "c", "njit")
 
 

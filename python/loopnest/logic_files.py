@@ -1,12 +1,13 @@
-"""Files of logic networks: NPZ without pickle, versioned, written whole or not at all."""
+"""Files of logic networks: NPZ without pickle, versioned, written whole or not at all.
+
+Modules of the standard library are imported where they are used: most programs that import
+loopnest write no files, and these take longer to import than the package.
+"""
 
 from __future__ import annotations
 
 import io
-import json
 import os
-import tempfile
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ VERSION = 1
 
 def replace_file(path: str | os.PathLike, content: bytes) -> None:
     """Put ``content`` at ``path``, or leave what is there: never half of it."""
+    import tempfile
+
     path = os.path.abspath(os.fspath(path))
     handle, temporary = tempfile.mkstemp(
         dir=os.path.dirname(path), prefix=f".{os.path.basename(path)}."
@@ -45,22 +48,19 @@ def write_npz(path: str | os.PathLike, entries: dict[str, np.ndarray]) -> None:
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """All arrays of an NPZ file; ValueError if it is damaged. Nothing is unpickled."""
     op = "LogicNetwork.load"
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(
-            f"{op}: {os.fspath(path)!r} is damaged or no NPZ file ({error})"
-        ) from error
-    except Exception as error:  # zlib.error, struct.error, SyntaxError of a bad array header
-        raise ValueError(
-            f"{op}: {os.fspath(path)!r} is damaged ({type(error).__name__}: {error})"
-        ) from error
+    with open(path, "rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        except Exception as error:  # whatever zipfile, zlib or NumPy's parser of headers raise
+            raise ValueError(
+                f"{op}: {os.fspath(path)!r} is damaged or no NPZ file ({error})"
+            ) from error
 
 
 def read_header(op: str, path: str | os.PathLike, entries: dict[str, np.ndarray]) -> dict[str, Any]:
+    import json
+
     try:
         header = json.loads(str(entries["header"]))
         kind, version = header["format"], header["version"]

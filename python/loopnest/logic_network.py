@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -64,8 +63,11 @@ class LogicNetwork:
     Examples
     --------
     >>> import numpy as np, loopnest as ln
-    >>> x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]] * 16)
-    >>> net = ln.LogicNetwork(2, [1, 2], classes=2)  # doctest: +SKIP
+    >>> x = np.random.default_rng(0).integers(0, 2, (300, 5))
+    >>> net = ln.LogicNetwork(5, [10, 24, 16], classes=2, tau=2)
+    >>> y = (x[:, 0] & x[:, 1]) ^ x[:, 3]
+    >>> net.fit(x, y, epochs=60, batch_size=50, lr=0.05, progress=False).accuracy(x, y)
+    1.0
     """
 
     def __init__(
@@ -299,6 +301,8 @@ class LogicNetwork:
 
     def file_entries(self, logits: np.ndarray, history: list) -> dict[str, np.ndarray]:
         """What a file of the network with these logits holds."""
+        import json
+
         header = {
             "format": logic_files.FORMAT,
             "version": logic_files.VERSION,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import time
@@ -13,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loopnest import backend, checks, logic_files, optimizer, terminal, threads
+from loopnest import backend, checks, logic_files, optimizer, threads
 from loopnest.packed_logic import aligned, as_bits
 
 if TYPE_CHECKING:
@@ -171,6 +169,8 @@ class _Run:
         self.history: list[dict[str, float]] = []
 
     def entries(self) -> dict[str, np.ndarray]:
+        import json
+
         numbers = {
             "step": self.step, "epoch": self.epoch, "best_epoch": self.best_epoch,
             "best": self.best, "best_loss": self.best_loss,
@@ -181,6 +181,8 @@ class _Run:
         }  # fmt: skip
 
     def restore(self, net: LogicNetwork, entries: dict[str, np.ndarray]) -> None:
+        import json
+
         numbers = json.loads(str(entries["run"]))
         for name in ("step", "epoch", "best_epoch"):
             setattr(self, name, checks.integer("fit", name, numbers[name], 0))
@@ -224,6 +226,8 @@ def fit(
         if resume and checkpoint.exists():
             _resume(op, net, run, checkpoint, mark)
     engine = Engine(net)
+    from loopnest import terminal  # rich takes longer to import than all of this package
+
     with terminal.Bar("fit", epochs, shown=progress) as bar:
         bar.to(run.epoch)
         while run.epoch < epochs and not _tired(run, patience):
@@ -279,6 +283,9 @@ def _tired(run: _Run, patience: int | None) -> bool:
 
 def _fingerprint(net: LogicNetwork, *parts: Any) -> str:
     """Digest of all that decides the bits of a run."""
+    import hashlib
+    import json
+
     digest = hashlib.sha256(json.dumps(net.config()).encode())
     for part in (net.left, net.right, net.logits, *parts):
         for item in part if isinstance(part, tuple) else (part,):

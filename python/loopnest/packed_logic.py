@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import backend, logic_export, netlist, threads
+from loopnest import backend, logic_export, netlist, scratch, threads
 
 # Work of one gate on one batch, in the units of threads.split.
 _WORK = 16
@@ -96,12 +96,12 @@ class PackedLogic:
         """First sample, and a row of words for each output, of each batch."""
         kernels, program = backend.kernels.logic_bits, self._program
         seen = np.zeros(1, np.uint8)
-        state = _aligned_rows(program.rows, kernels.WORDS)
-        for first in range(0, len(samples), kernels.BATCH):
-            kernels.logic_pack(samples, first, seen, state)
-            _only_bits(op, seen[0])
-            kernels.logic_run(program.gates, program.ends, state)
-            yield first, state.reshape(-1, kernels.WORDS)[program.outputs]
+        with scratch.take(program.rows * kernels.WORDS, np.uint64) as state:
+            for first in range(0, len(samples), kernels.BATCH):
+                kernels.logic_pack(samples, first, seen, state)
+                _only_bits(op, seen[0])
+                kernels.logic_run(program.gates, program.ends, state)
+                yield first, state.reshape(-1, kernels.WORDS)[program.outputs]
 
     def scores(self, x: Any) -> np.ndarray:
         """Ones among each class's outputs.
@@ -149,10 +149,12 @@ class PackedLogic:
         def piece(first: int, last: int) -> None:
             seen = np.zeros(1, np.uint8)
             marks.append(seen)
-            state = _aligned_rows(program.rows, kernels.WORDS)
-            kernels.logic_predict(
-                samples, program.gates, program.ends, self._groups, first, last, seen, state, scores
-            )
+            # Rows must not straddle cache lines, which takes 1.5 times as long: scratch is aligned.
+            with scratch.take(program.rows * kernels.WORDS, np.uint64) as state:
+                kernels.logic_predict(
+                    samples, program.gates, program.ends, self._groups, first, last, seen, state,
+                    scores,
+                )  # fmt: skip
 
         threads.split(piece, batches, batches * (self.gates + self.inputs + self.outputs) * _WORK)
         _only_bits(op, max((int(seen[0]) for seen in marks), default=0))
@@ -245,11 +247,6 @@ def _padded_groups(outputs: np.ndarray, classes: int) -> np.ndarray:
     padded = np.full((classes, -(-group // 8) * 8), netlist.ZEROS, np.int32)
     padded[:, :group] = outputs.reshape(classes, group)
     return padded
-
-
-def _aligned_rows(rows: int, words: int) -> np.ndarray:
-    """Flat words of that many rows, each within one cache line: 1.5 times as fast."""
-    return aligned(rows * words, np.dtype(np.uint64))
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:

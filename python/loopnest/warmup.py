@@ -97,7 +97,18 @@ _LOSS: dict[str, Call] = {
     "cross_entropy_backward": _loss("cross_entropy_backward"),
     "cross_entropy_with_grad": _loss("cross_entropy_with_grad"),
 }
-_GATES: dict[str, Call] = {"gate_forward": lambda t: ln.gate_forward("xor", *[np.ones(1, t)] * 2)}
+
+
+def _logic_network(t: Any) -> object:
+    net = ln.LogicNetwork(3, [2], 2, dtype=t)
+    net.fit(np.eye(2, 3, dtype=np.uint8), [0, 1], epochs=1, progress=False)
+    return net.scores(np.zeros((1, 3)), soft=True)
+
+
+_GATES: dict[str, Call] = {
+    "gate_forward": lambda t: ln.gate_forward("xor", *[np.ones(1, t)] * 2),
+    "LogicNetwork": _logic_network,
+}
 
 
 def _step(op: str, states: int, **options: Any) -> Call:
