@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loopnest import backend, checks, logic_files, optimizer, threads
+from loopnest import backend, checks, logic_files, loss, optimizer, threads
 from loopnest.packed_logic import aligned, as_bits
 
 if TYPE_CHECKING:
     from loopnest.logic_network import LogicNetwork
-
-NOT_IGNORED = -100  # no label is this
 
 # Work of one neuron on one sample, forward and backward, in the units of threads.split.
 _WORK = 8
@@ -136,13 +134,10 @@ class Engine:
     ) -> float:  # fmt: skip
         """Loss of up to 32 samples; their gradient by the coefficients goes to ``gradients``."""
         kernels, net = backend.kernels.logic, self.net
-        # The loss kernels themselves: the public functions would split over threads once more.
         scores = self._forward(buffers, x)
-        losses, scale = np.empty(len(x), net.dtype), np.ones(len(x), net.dtype)
-        dscores = np.zeros_like(scores)
-        entropy = backend.kernels.loss
-        entropy.cross_entropy(scores, y, NOT_IGNORED, 0.0, 0, len(x), losses)
-        entropy.cross_entropy_backward(scores, y, NOT_IGNORED, 0.0, scale, 0, len(x), dscores)
+        found, dscores = scores[: len(x)], np.zeros_like(scores)
+        losses = loss.cross_entropy(found, y, reduction="none")
+        dscores[: len(x)] = loss.cross_entropy_backward(found, y, reduction="sum")
         values, features, dy, dx = buffers[1], buffers[0], buffers[2], buffers[3]
         kernels.logic_scores_backward(dscores, self.group, weight / net.tau, dy)
         kernels.logic_backward(
