@@ -172,8 +172,8 @@ static void softmax(const real *x, int64_t rows, int64_t classes, real *y)
         real lanes[16] = {0}, top = row_max(x, classes);
         for (int64_t i = 0; i < classes; i++) y[i] = F(exp)(x[i] - top);
         F(add_lanes)(lanes, y, classes);
-        real total = F(fold)(lanes);
-        for (int64_t i = 0; i < classes; i++) y[i] /= total;
+        real factor = 1 / F(fold)(lanes);
+        for (int64_t i = 0; i < classes; i++) y[i] *= factor;
     }
 }
 
