@@ -57,7 +57,7 @@ SCALAR real F(reduce)(real x, real *n)
 SCALAR real F(reduce_sum)(real hi, real lo, real *n)
 {
     real m = FMA(hi, F(log2e), F(magic)) - F(magic);
-    real r = FMA(-m, F(ln2_lo), FMA(-m, F(ln2_hi), hi)) + lo;
+    real r = FMA(-m, F(ln2_hi), hi) + FMA(-m, F(ln2_lo), lo);
     *n = m;
     return FMA(r * r, HORNER(r, q), r);
 }

@@ -208,7 +208,7 @@ def define(c):
     def reduce_sum(hi, lo):
         """(t, n) with exp(hi + lo) = 2^n (1 + t)."""
         n = fma(hi, LOG2E, MAGIC) - MAGIC
-        r = fma(-n, LN2_LO, fma(-n, LN2_HI, hi)) + lo
+        r = fma(-n, LN2_HI, hi) + fma(-n, LN2_LO, lo)
         return fma(r * r, horner(r, Q), r), n
 
     @scalar
