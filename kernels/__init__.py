@@ -7,7 +7,6 @@ the package above. ``loopnest.ckernels`` has the same modules and functions in C
 
 from loopnest.kernels import (
     activation,
-    arrange,
     convolution,
     convolution_stacked,
     convolution_tiled,
@@ -26,7 +25,6 @@ from loopnest.kernels import (
 
 __all__ = [
     "activation",
-    "arrange",
     "convolution",
     "convolution_stacked",
     "convolution_tiled",

@@ -368,6 +368,9 @@ def _every_op() -> Iterator[Case]:
     for op in ("softmax", "log_softmax"):
         counts = (16, 5 << 19, 2 << 19, "every op", True)
         yield Case(op, "4096x128", normal((4096, 128)), {"axis": -1}, *counts)
+    shape = (4096, 128)
+    entropies = _entropies("4096x128", shape, {}, "every op", True)
+    yield next(case for case in entropies if case.op == "cross_entropy_backward")
     x = (8, 64, 56, 56)
     for op in ("global_avg_pool2d", "global_max_pool2d"):
         counts = (56 * 56, math.prod(x), math.prod(x), "every op", True)

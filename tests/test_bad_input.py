@@ -33,7 +33,8 @@ def names_of(op):
 
 def output_of(case, arguments):
     """A right ``out``, filled so that writing to it shows."""
-    y = np.asarray(case.call(ln, arguments))
+    y = case.call(ln, arguments)
+    y = np.asarray(y[-1] if isinstance(y, tuple) else y)  # loss and gradient: the gradient
     return np.full(y.shape, 7.0, y.dtype)
 
 

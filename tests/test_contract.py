@@ -165,6 +165,7 @@ def test_every_public_op_is_in_the_table():
         "conv2d_output_shape", "conv2d_paddings_for", "average_filter", "use_backend",
         "get_backend", "available_backends", "set_num_threads", "get_num_threads",
         "get_include", "get_library_dir", "gate", "gate_forward", "descend", "load_onnx",
+        "pack_weight",
     }  # fmt: skip
     functions = {
         name

@@ -36,7 +36,11 @@ int main(void)
         .h = SIZE, .w = SIZE, .oh = CELLS, .ow = CELLS, .kernel_h = BLOCK, .kernel_w = BLOCK,
         .stride_h = BLOCK, .stride_w = BLOCK, .dilation_h = 1, .dilation_w = 1,
     };
-    ln_max_pool2d_f32(edges, &pool, 0, 2 * CELLS, NULL, strongest);
+    float *work = malloc((size_t)ln_max_pool2d_work(&pool) * sizeof *work);
+    if (!work)
+        return 1;
+    ln_max_pool2d_f32(edges, &pool, work, 0, 2 * CELLS, strongest);
+    free(work);
 
     float total = 0;
     for (int i = 0; i < CELLS; i++) {

@@ -1,7 +1,6 @@
 """Packed weights inside ``@njit``: a handle goes in as an argument and stands for its weight."""
 
 import numba
-import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import (
@@ -71,11 +70,13 @@ def weight_of(argument):
 def unpack(op, argument, dtype):
     """Compiled function ``(weight, groups) -> (array, its packed form or nothing)``."""
     if not isinstance(argument, PackedWeightType):
-        prepare, real = (
-            contiguous(argument, dtype),
-            np.float32 if dtype == types.float32 else np.float64,
-        )
-        return register_jitable(lambda weight, groups: (prepare(weight), np.empty(0, real)))
+        prepare = contiguous(argument, dtype)
+
+        def array(weight, groups):
+            prepared = prepare(weight)
+            return prepared, prepared.reshape(prepared.size)[:0]  # nothing is allocated
+
+        return register_jitable(array)
     message = op + ": weight is packed for other groups"
 
     def handle(weight, groups):
