@@ -92,6 +92,13 @@ def zero_tile(typingctx, like, rows, vectors):
     return tile(like, rows, vectors), codegen
 
 
+def _fuse(builder, tile, at, a, b, vector):
+    """The tile with ``a * b`` added to its vector ``at``, rounded once."""
+    terms = [a, b, builder.extract_value(tile, at)]
+    total = _call(builder, f"llvm.fma.{_suffix(vector)}", a.type, terms)
+    return builder.insert_value(tile, total, at)
+
+
 @intrinsic(prefer_literal=True)
 def multiply_add(typingctx, tile, a, a_step, b, rows, vectors):
     """Rank-1 update: ``tile[i][j] += A[i] B[j]``, each fused.
@@ -108,10 +115,7 @@ def multiply_add(typingctx, tile, a, a_step, b, rows, vectors):
             number = builder.load(_at(builder, builder.add(a, step), 0, llvm.element))
             x = _splat(builder, number, llvm)
             for j in range(nv):
-                at = i * nv + j
-                total = [x, bs[j], builder.extract_value(acc, at)]
-                total = _call(builder, f"llvm.fma.{_suffix(vector)}", llvm, total)
-                acc = builder.insert_value(acc, total, at)
+                acc = _fuse(builder, acc, i * nv + j, x, bs[j], vector)
         return acc
 
     return tile(tile, a, a_step, b, rows, vectors), codegen
@@ -131,10 +135,7 @@ def multiply_add_gathered(typingctx, tile, a, offsets, b, rows, vectors):
             number = builder.load(_at(builder, builder.add(a, offset), 0, llvm.element))
             x = _splat(builder, number, llvm)
             for j in range(nv):
-                at = i * nv + j
-                total = [x, bs[j], builder.extract_value(acc, at)]
-                total = _call(builder, f"llvm.fma.{_suffix(vector)}", llvm, total)
-                acc = builder.insert_value(acc, total, at)
+                acc = _fuse(builder, acc, i * nv + j, x, bs[j], vector)
         return acc
 
     return tile(tile, a, offsets, b, rows, vectors), codegen
@@ -175,9 +176,7 @@ def multiply_add_stacked(typingctx, tile, x, line, weight, rows, vectors, r, s):
                     )
                     w = _splat(builder, number, llvm)
                     for v in range(nv):
-                        total = [w, pixels[v], builder.extract_value(acc, i * nv + v)]
-                        total = _call(builder, f"llvm.fma.{_suffix(vector)}", llvm, total)
-                        acc = builder.insert_value(acc, total, i * nv + v)
+                        acc = _fuse(builder, acc, i * nv + v, w, pixels[v], vector)
         return acc
 
     return tile(tile, x, line, weight, rows, vectors, *literals), codegen
