@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from loopnest.execute import Executor
+from loopnest.lower_windows import window_of
 from loopnest.lowering import OPERATORS, Lowering, Node
 from loopnest.program import Storage, Value
 
@@ -223,14 +224,12 @@ def _batch_normalization(b: Lowering, node: Node, arrays: list) -> list | None:
 
 def _max_pool(b: Lowering, node: Node, arrays: list) -> list | None:
     """Integers, and the places of the maxima in the whole input."""
-    from loopnest.lowering import _window
-
     (x,) = arrays
     if len(node.outputs) < 2 and x.dtype.kind == "f":
         return None
     if x.ndim < 3:
         raise b.fail(f"x has shape {x.shape}; accepted: (N, C, ...)")
-    w = _window(b, node, x.shape[2:], node.attributes["kernel_shape"])
+    w = window_of(b, node, x.shape[2:], node.attributes["kernel_shape"])
     least = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     shape, spatial = (*x.shape[:2], *w.output), x.shape[2:]
     if math.prod(shape) * 8 > b.limit or math.prod(w.kernel) > 1 << 20:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from loopnest.lowering import Node, batch_norm_factors
+from loopnest.lower_elements import batch_norm_factors
+from loopnest.lowering import Node
 
 Constants = dict[str, Any]
 

@@ -76,6 +76,11 @@ class Value:
         return replace(self, shape=shape)
 
 
+def is_constant(value: Value | None) -> bool:
+    """Whether a value, or one that is left out, is known beforehand."""
+    return value is None or value.constant is not None
+
+
 @dataclass(eq=False)
 class Step:
     """One kernel call: ``kind(inputs, options) -> outputs``; `Builder` tells what kinds there are.

@@ -1,0 +1,79 @@
+"""Products of matrices as steps: see lowering.py."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loopnest.lower_elements import broadcast
+from loopnest.program import Value, is_constant
+
+if TYPE_CHECKING:
+    from loopnest.lowering import Lowering, Node
+
+
+def gemm(b: Lowering, node: Node, inputs: list) -> list[Value]:
+    x, weight, bias = (inputs + [None])[:3]
+    a = node.attributes
+    alpha, beta = float(a.get("alpha", 1.0)), float(a.get("beta", 1.0))
+    if x.ndim != 2 or weight.ndim != 2:
+        raise b.fail(f"matrices have shapes {x.shape} and {weight.shape}; accepted: 2 axes each")
+    if a.get("transA", 0) or not is_constant(weight):
+        b.mixes_rows = True
+    x = b.transposed(x, (1, 0)) if a.get("transA", 0) else x
+    if weight.constant is not None:
+        w = weight.constant.T if a.get("transB", 0) else weight.constant
+        if a.get("transB", 0) or alpha != 1:
+            weight = b.constant(w * b.dtype.type(alpha) if alpha != 1 else w)
+        alpha = 1.0
+    elif a.get("transB", 0):
+        weight = b.transposed(weight, (1, 0))
+    row = bias is not None and bias.constant is not None and alpha == 1
+    if row and math.prod(bias.shape) in (1, weight.shape[1]) and bias.shape[:-1] in ((), (1,)):
+        values = np.broadcast_to(bias.constant.reshape(-1), weight.shape[1:])
+        values = values * b.dtype.type(beta) if beta != 1 else values
+        return [b.linear(x, weight, b.constant(values))]
+    y = b.affine(b.linear(x, weight, None), alpha)
+    if bias is None or beta == 0:
+        return [y]
+    if np.broadcast_shapes(bias.shape, y.shape) != y.shape:
+        raise b.fail(f"C has shape {bias.shape}; accepted: one that broadcasts to {y.shape}")
+    return [broadcast(b, "add", y, b.affine(bias, beta))]
+
+
+def matmul(b: Lowering, node: Node, inputs: list) -> list[Value]:
+    x, y = inputs
+    if not x.ndim or not y.ndim:
+        raise b.fail("an operand has no axes")
+    if not is_constant(y) and (is_constant(x) or x.ndim != y.ndim or x.ndim < 3):
+        b.mixes_rows = True
+    first = x.reshaped(1, *x.shape) if x.ndim == 1 else x
+    second = y.reshaped(*y.shape, 1) if y.ndim == 1 else y
+    if first.shape[-1] != second.shape[-2]:
+        raise b.fail(f"shapes {x.shape} and {y.shape} do not fit")
+    if second.ndim == 2:
+        result = b.linear(first, second, None)
+    else:
+        try:
+            batch = np.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+        except ValueError:
+            raise b.fail(f"shapes {x.shape} and {y.shape} do not broadcast") from None
+        first = b.expanded(first, (*batch, *first.shape[-2:]))
+        second = b.expanded(second, (*batch, *second.shape[-2:]))
+        count = math.prod(batch)
+        product = b.matmul(
+            first.reshaped(count, *first.shape[-2:]), second.reshaped(count, *second.shape[-2:])
+        )
+        result = product.reshaped(*batch, *product.shape[1:])
+    shape = list(result.shape)
+    if y.ndim == 1:
+        del shape[-1]
+    if x.ndim == 1:
+        del shape[-1 if y.ndim == 1 else -2]
+    return [result.reshaped(*shape)]
+
+
+def linear(b: Lowering, node: Node, inputs: list) -> list[Value]:
+    return [b.linear(*(inputs + [None])[:3])]
