@@ -18,6 +18,7 @@ import peers as peers_module
 import pytest
 import reference
 import reference_jobs
+import reference_network
 import reference_optimizer
 import results
 import timing
@@ -45,7 +46,12 @@ def _descend(objective: str, x0: np.ndarray, **options: Any) -> np.ndarray:
 
 
 REFERENCE = types.SimpleNamespace(
-    **{**vars(reference_jobs), **vars(reference_optimizer), **vars(reference)}
+    **{
+        **vars(reference_jobs),
+        **vars(reference_network),
+        **vars(reference_optimizer),
+        **vars(reference),
+    }
     | {"gate_forward": _gate_forward, "descend": _descend}
 )
 

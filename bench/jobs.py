@@ -3,7 +3,7 @@
 A job is a case whose op is a name here (`tests/cases.py`, `_jobs`). ``prepare(case, arguments)``
 makes the call that is timed; NotImplementedError where the installed loopnest lacks what it
 needs. Peers have a method of the op's name, as for every op; the reference is the function
-of that name in `tests/reference_jobs.py`.
+of that name in `tests/reference_jobs.py` or `reference_network.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import network_jobs
 import numpy as np
 import reference_jobs
 from cases import Case
@@ -36,13 +37,18 @@ def logic_predict(case: Case, arguments: tuple) -> Prepared:
 
 
 JOBS: dict[str, Callable[[Case, tuple], Prepared]] = {
-    "logic_step": logic_step, "logic_predict": logic_predict
-}  # fmt: skip
+    "logic_step": logic_step,
+    "logic_predict": logic_predict,
+    "network_forward": network_jobs.network_forward,
+    "network_step": network_jobs.network_step,
+}
+# Those that have a form inside @njit.
+COMPILED = {"network_forward": network_jobs.compiled_forward}
 
 
-def prepare(case: Case, arguments: tuple) -> Any:
-    """The job's call, on the backend in use."""
+def prepare(case: Case, arguments: tuple, compiled: bool = False) -> Any:
+    """The job's call, on the backend in use, or inside @njit."""
     try:
-        return JOBS[case.op](case, arguments)
+        return (COMPILED if compiled else JOBS)[case.op](case, arguments)
     except (ImportError, AttributeError) as error:  # what it needs is not there (yet)
         raise NotImplementedError(f"{case.op}: {error}") from error

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import reference
+import reference_network
 from cases import Case
 from peers import Peer
 from timing import Prepared
@@ -25,7 +26,8 @@ class OnnxRuntime(Peer):
 
     def prepare(self, case: Case, arguments: tuple, dtype: np.dtype) -> list[Prepared]:
         nodes, constants = getattr(self, case.op)(case, *arguments)
-        return [self._session(nodes, constants, arguments[0])]
+        x = next(a for a in arguments if isinstance(a, np.ndarray))
+        return [self._session(nodes, constants, x)]
 
     def _session(self, nodes: list, constants: dict[str, np.ndarray], x: np.ndarray) -> Prepared:
         """Call of a session whose input and output are bound."""
@@ -113,6 +115,21 @@ class OnnxRuntime(Peer):
 
     def log_softmax(self, case: Case, x):
         return [node("LogSoftmax", "x", axis=case.options["axis"])], {}
+
+    def network_forward(self, case: Case, name, x):
+        """The same layers, weights as constants."""
+        net = reference_network.network(name)
+        values = {k.replace(".", "_"): v for k, v in net.parameters.items()}
+        names, nodes, at = iter(values), [], "x"
+        for n in net.nodes:
+            kind, attributes, constants = n.op, dict(n.attributes), []
+            if kind in ("Conv", "Linear"):
+                constants = [next(names), next(names)]
+            kind = "Gemm" if kind == "Linear" else kind
+            nodes.append(node(kind, at, *constants, output=n.outputs[0], **attributes))
+            at = n.outputs[0]
+        nodes[-1].output[0] = "y"
+        return nodes, values
 
 
 def node(kind: str, *inputs: str, output: str = "y", domain: str = "", **attributes: Any):

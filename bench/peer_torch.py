@@ -344,6 +344,16 @@ class Torch(Peer):
 
         return call(step)
 
+    def network_forward(self, case: Case, x):
+        import torch_networks
+
+        return torch_networks.forward(case, x)
+
+    def network_step(self, case: Case, x, target):
+        import torch_networks
+
+        return torch_networks.step(case, x, target)
+
     def gate_forward(self, case: Case, a, b):
         import loopnest as ln
 

@@ -168,12 +168,14 @@ class Njit(Ours):
     def supports(self, case: Case, dtype: np.dtype) -> bool:
         # Compiling takes seconds a row, and only small calls are dearer from Python.
         small = case.flops < 5_000_000 and case.bytes(dtype) < 256 << 10 and not case.packed
-        called = case.op not in jobs.JOBS
+        called = case.op not in jobs.JOBS or case.op in jobs.COMPILED
         return small and called and self.threads == 1 and super().supports(case, dtype)
 
     def prepare(self, case: Case, arguments: tuple, dtype: np.dtype) -> list[Prepared]:
         import loopnest as ln
 
+        if case.op in jobs.JOBS:
+            return [jobs.prepare(case, arguments, compiled=True)]
         options = dict(case.options)
         if takes_out(getattr(ln, case.op), case):
             options["out"] = one_array(getattr(ln, case.op)(*arguments, **options))

@@ -448,6 +448,7 @@ def _cells() -> Iterator[Case]:
 BENCH_ROW_OF = {
     **dict.fromkeys((*STEPS, "descend"), "optimizer"),
     **dict.fromkeys(("gate_forward", "logic_step", "logic_predict"), "gates"),
+    **dict.fromkeys(("network_forward", "network_step"), "network"),
 }
 
 
@@ -469,6 +470,28 @@ def _jobs() -> Iterator[Case]:
     yield Case(
         "logic_predict", "512x6x8000", bits(512, False), {}, 1, 0, 512 * neurons // 8,
         "logic hard inference", True,
+    )  # fmt: skip
+
+    def digits(count, labelled):
+        return lambda rng, dtype: (
+            "lenet", rng.standard_normal((count, 1, 28, 28)).astype(dtype),
+            *([rng.integers(0, 10, count)] if labelled else []),
+        )  # fmt: skip
+
+    weights, forward = 61_706, 64 * 833_040
+    yield Case(
+        "network_forward", "lenet-64", digits(64, False), {}, 400, forward,
+        64 * 794 + weights, "network", True,
+    )  # fmt: skip
+    # Twice as much again for the gradients, but none by the images; 14 for AdamW.
+    yield Case(
+        "network_step", "lenet-64", digits(64, True), {}, 400,
+        3 * forward - 64 * 235_200 + 14 * weights, 64 * 785 + 6 * weights, "LeNet training", True,
+    )  # fmt: skip
+    yield Case(
+        "network_forward", "policy-1",
+        lambda rng, dtype: ("policy", rng.standard_normal((1, 64)).astype(dtype)), {}, 64,
+        2 * 64 * 66, 64 + 4_290, "policy", True,
     )  # fmt: skip
 
 
@@ -497,6 +520,7 @@ QUICK = (
     *map(str, _every_op()),
     *(f"{op}-100000" for op in STEPS),
     *("descend-gd-100000x100", "descend-momentum-100000x100", "gate_forward-xor-1000000"),
+    *("network_step-lenet-64", "network_forward-policy-1"),
 )
 
 # Peer time / our time that a row is to reach, for Numba and for C (0: no target).
@@ -522,6 +546,7 @@ TARGETS: dict[str, tuple[float, float]] = {
     **{f"{op}-10000000": (0.97, 0.95) for op in ("adam_step", "sgd_step")},
     **{f"descend-{method}-1000000x1000": (2, 1.6) for method in ("gd", "momentum")},
     "linear-64x784x512": (0.97, 0.9), "linear-1x64x64": (3, 2.5),
+    "network_step-lenet-64": (1.5, 1.2),
     "logic_step-256x6x8000": (3.5, 2.5), "logic_predict-512x6x8000": (0.9, 0.8),
 }  # fmt: skip
 
