@@ -173,6 +173,49 @@ static inline void F(row_better_of_2)(const real *a, const real *b, real *y, int
     }
 }
 
+/* Elements `at`, `at + stride`, ... of a plane, and where they are. */
+static inline __attribute__((always_inline)) void F(row_first_place)(const real *plane, int64_t at,
+    int64_t stride, real *y, int64_t *places, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++)
+    {
+        y[i] = plane[at + stride * i];
+        places[i] = at + stride * i;
+    }
+}
+
+#define TAKES(v, best) (((v) > (best)) | ((v) != (v)))
+
+/* The same where they are larger than what y holds, or NaN. */
+static inline __attribute__((always_inline)) void F(row_better_place)(const real *plane, int64_t at,
+    int64_t stride, real *y, int64_t *places, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++)
+    {
+        real v = plane[at + stride * i], best = y[i];
+        y[i] = TAKES(v, best) ? v : best;
+        places[i] = TAKES(v, best) ? at + stride * i : places[i];
+    }
+}
+
+/* Maxima of the pairs of two rows, and where they are; the usual pooling. */
+static inline void F(row_places_of_2_by_2)(const real *plane, int64_t at, int64_t pitch, real *y,
+                                           int64_t *places, int64_t count)
+{
+    const real *a = plane + at, *b = a + pitch;
+    INDEPENDENT for (int64_t i = 0; i < count; i++)
+    {
+        real best = a[2 * i], right = a[2 * i + 1], below = b[2 * i], last = b[2 * i + 1];
+        int64_t place = at + 2 * i;
+        place = TAKES(right, best) ? place + 1 : place;
+        best = TAKES(right, best) ? right : best;
+        place = TAKES(below, best) ? at + 2 * i + pitch : place;
+        best = TAKES(below, best) ? below : best;
+        places[i] = TAKES(last, best) ? at + 2 * i + pitch + 1 : place;
+        y[i] = TAKES(last, best) ? last : best;
+    }
+}
+
 static inline int F(has_nan)(const real *x, int64_t count)
 {
     signed_bits found = 0;

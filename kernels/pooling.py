@@ -25,16 +25,19 @@ from loopnest.kernels.pooling_rows import (
     best_of_3_or_nan,
     better_of_2,
     better_of_2_or_nan,
+    better_place,
     copy,
     divide,
     element,
     fill,
+    first_place,
     first_sum,
     first_sum_of_2,
     has_nan,
     inner,
     max_of_few,
     merge,
+    places_of_2_by_2,
     rounded,
     split,
     sum_of_2_by_2,
@@ -319,35 +322,85 @@ def max_pool2d(
         row += to_h - from_h
 
 
+@inlined
+def max_of_window(x, plane, h0, w0, row_taps, column_taps, dilation_h, dilation_w, width):
+    """(maximum, its place in the plane) of one window."""
+    best, best_index = x.dtype.type(-np.inf), -1
+    for i in range(row_taps[0], row_taps[1]):
+        start = (h0 + i * dilation_h) * width + w0
+        for j in range(column_taps[0], column_taps[1]):
+            at = start + j * dilation_w
+            value = x[np.uint64(plane + at)]
+            if value > best or value != value or best_index < 0:
+                best, best_index = value, at
+    return best, best_index
+
+
+@inlined
+def places_of_row(
+    x, plane, start, kernel_w, stride, dilation_w, pitch, rows, y, indices, to, count
+):
+    """Maxima and their places for a row of windows that lie within the row, tap by tap."""
+    for i in range(rows):
+        for j in range(kernel_w):
+            at = start + i * pitch + j * dilation_w
+            if i == 0 and j == 0:
+                first_place(x, plane, at, stride, y, indices, to, count)
+            else:
+                better_place(x, plane, at, stride, y, indices, to, count)
+
+
 @kernel
 def max_pool2d_indices(
     x, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w,
     first, last, indices, y,
 ):  # fmt: skip
-    """`max_pool2d` one output at a time, and where each maximum is in its plane.
+    """`max_pool2d`, and where each maximum is in its plane.
 
     Of equal values the first, of NaNs the last; -1 where a window has no value.
     """
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1, indices1 = x.reshape(x.size), y.reshape(y.size), indices.reshape(indices.size)
+    reach = (kernel_w - 1) * dilation_w + 1
+    inner_first, inner_last = inner(stride_w, pad_w, width, reach, out_w)
+    end_of_x = ((last - 1) // out_h + 1) * height * width
+    pitch = dilation_h * width
     for row in range(first, last):
-        plane, oh = row // out_h, row % out_h
+        plane, oh, to = row // out_h * height * width, row % out_h, row * out_w
         h0 = oh * stride_h - pad_h
-        top, bottom = taps(h0, height, kernel_h, dilation_h)
-        for ow in range(out_w):
-            w0 = ow * stride_w - pad_w
-            left, right = taps(w0, width, kernel_w, dilation_w)
-            best, best_index = x1.dtype.type(-np.inf), -1
-            for i in range(top, bottom):
-                start = (h0 + i * dilation_h) * width + w0
-                for j in range(left, right):
-                    at = start + j * dilation_w
-                    value = x1[np.uint64(plane * height * width + at)]
-                    if value > best or value != value or best_index < 0:
-                        best, best_index = value, at
-            y1[row * out_w + ow] = best
-            indices1[row * out_w + ow] = best_index
+        row_taps = taps(h0, height, kernel_h, dilation_h)
+        rows = row_taps[1] - row_taps[0]
+        inner_count = inner_last - inner_first if rows else 0
+        # The windows within the row; strides are constants in each call, for vectors.
+        start = (h0 + row_taps[0] * dilation_h) * width + inner_first * stride_w - pad_w
+        here = to + inner_first
+        room = (end_of_x - plane - start - (rows - 1) * pitch - reach) // stride_w + 1
+        count = min(rounded(inner_count, last * out_w - here), room) if inner_count else 0
+        if stride_w == 2 and reach == 2 and rows == 2:
+            pairs = min(count, (end_of_x - plane - start - pitch) >> 1)
+            places_of_2_by_2(x1, plane, start, pitch, y1, indices1, here, pairs)
+        elif stride_w == 1:
+            places_of_row(
+                x1, plane, start, kernel_w, 1, dilation_w, pitch, rows, y1, indices1, here, count
+            )
+        elif stride_w == 2:
+            places_of_row(
+                x1, plane, start, kernel_w, 2, dilation_w, pitch, rows, y1, indices1, here, count
+            )
+        else:
+            places_of_row(
+                x1, plane, start, kernel_w, stride_w, dilation_w, pitch, rows, y1, indices1, here,
+                count,
+            )  # fmt: skip
+        for side in range(2):
+            begin = inner_first + inner_count if side else 0
+            for ow in range(begin, out_w if side else inner_first):
+                w0 = ow * stride_w - pad_w
+                column_taps = taps(w0, width, kernel_w, dilation_w)
+                y1[to + ow], indices1[to + ow] = max_of_window(
+                    x1, plane, h0, w0, row_taps, column_taps, dilation_h, dilation_w, width
+                )
 
 
 @kernel

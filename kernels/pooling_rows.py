@@ -197,6 +197,44 @@ def better_of_2_or_nan(x, a, b, y, to, count):
 
 
 @inlined
+def first_place(x, plane, at, stride, y, places, to, count):
+    """Elements ``at``, ``at + stride``, ... of a plane, and where they are."""
+    a, step, to = _U(plane + at), _U(stride), _U(to)
+    for i in range(_U(count)):
+        y[to + i] = x[a + step * i]
+        places[to + i] = at + np.int64(step * i)
+
+
+@inlined
+def better_place(x, plane, at, stride, y, places, to, count):
+    """The same where they are larger than what y holds, or NaN."""
+    a, step, to = _U(plane + at), _U(stride), _U(to)
+    for i in range(_U(count)):
+        v, best, place = x[a + step * i], y[to + i], places[to + i]
+        take = (v > best) | (v != v)
+        y[to + i] = v if take else best
+        places[to + i] = at + np.int64(step * i) if take else place
+
+
+@inlined
+def places_of_2_by_2(x, plane, at, pitch, y, places, to, count):
+    """Maxima of the pairs of two rows, and where they are; the usual pooling."""
+    a, b, to = _U(plane + at), _U(plane + at + pitch), _U(to)
+    for i in range(_U(count)):
+        best, v = x[a + _U(2) * i], x[a + _U(2) * i + _U(1)]
+        v2, v3 = x[b + _U(2) * i], x[b + _U(2) * i + _U(1)]
+        place = at + 2 * np.int64(i)
+        right, below = place + 1, place + pitch
+        take = (v > best) | (v != v)
+        best, place = v if take else best, right if take else place
+        take = (v2 > best) | (v2 != v2)
+        best, place = v2 if take else best, below if take else place
+        take = (v3 > best) | (v3 != v3)
+        y[to + i] = v3 if take else best
+        places[to + i] = below + 1 if take else place
+
+
+@inlined
 def has_nan(x, a, count):
     a, found = _U(a), 0
     for i in range(_U(count)):
