@@ -59,14 +59,17 @@ def compiled_form(case, dtype):
         (k, v if v is None or isinstance(v, (str, bool)) else str(np.shape(v)))
         for k, v in case.options.items()
     )
-    news = {(case.op, dtype.name), *((case.op, option) for option in options)}
-    # How arrays of other dimensions are taken is one function for a whole row.
+    news = {(case.op, dtype.name)}
+    # How options and arrays of other dimensions are taken is one function for a whole row
+    # (each activation has its own).
+    taker = case.op if case.row == "activation" else case.row
+    news |= {(taker, option) for option in options}
     news.add((case.row, case.op.endswith("_backward"), dims))
     return (case.op, dtype.name, options, dims), news
 
 
 def njit_variants():
-    """Cases that compile something new of their op (an option's value, a dtype, dimensions), and
+    """Cases that compile something new (an op in a dtype, a row's option, dimensions), and
     those that compile nothing; all of them when LOOPNEST_FULL is set.
 
     Nearly all of this test's time is compilation: a second for each combination.

@@ -17,6 +17,9 @@ Call = Callable[[], object]
 _UFUNC = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide}
 _GELU = {"gelu": "sigmoid", "gelu_tanh": "tanh", "gelu_erf": "none"}
 _BLOCK = 16_384  # elements of a fused pair of element-wise functions: what stays in L1
+_COPIED = 4_096  # elements of inputs and outputs together that are cheaper copied than bound anew
+# Steps by NumPy's functions, which would warn of infinities and NaN.
+_BY_NUMPY = ("unary", "binary", "affine", "softmax_backward", "move")
 
 
 class Executor:
@@ -36,11 +39,18 @@ class Executor:
         for storage in program.constants():
             assert storage.data is not None
             self._arrays[storage] = storage.data.reshape(-1)
-        # Steps on inputs and outputs get their arrays anew in each call.
+        # Small inputs and outputs have arrays here and are copied; of others the steps on them get
+        # the caller's arrays anew in each call.
+        ends = list(dict.fromkeys(v.storage for v in (*program.inputs, *program.outputs)))
+        self._copies = not keep and sum(storage.size for storage in ends) <= _COPIED
+        if self._copies:
+            for storage in ends:
+                self._arrays[storage] = aligned(storage.size, program.dtype)
+        self._quiet = any(step.kind in _BY_NUMPY for step in program.steps)
         self._steps: list[tuple[Step, Call | None]] = []
         for step in program.steps:
-            inside = all(v.storage.kind in ("work", "constant") for v in step.values)
-            self._steps.append((step, self._bind(step) if inside else None))
+            ready = all(v.storage in self._arrays for v in step.values)
+            self._steps.append((step, self._bind(step) if ready else None))
 
     def array(self, value: Value) -> np.ndarray:
         """The array of a value, as the last call left it."""
@@ -51,8 +61,15 @@ class Executor:
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Run all steps; the arrays are contiguous and of the program's shapes."""
-        self.bind(inputs, outputs)
+        if not self._copies:
+            self.bind(inputs, outputs)
+        else:
+            for value, given in zip(self.program.inputs, inputs, strict=True):
+                self._arrays[value.storage][:] = given.reshape(-1)
         self.run_steps(0, len(self._steps))
+        if self._copies:
+            for value, given in zip(self.program.outputs, outputs, strict=True):
+                given.reshape(-1)[:] = self._arrays[value.storage]
 
     def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Take the arrays that the next steps run on."""
@@ -63,10 +80,16 @@ class Executor:
 
     def run_steps(self, first: int, last: int) -> None:
         """Run the steps [first, last)."""
-        # What divides by zero gives infinity or NaN, as in the kernels.
-        with np.errstate(all="ignore"):
-            for step, call in self._steps[first:last]:
-                (call or self._bind(step))()
+        if self._quiet:
+            # What divides by zero gives infinity or NaN, as in the kernels.
+            with np.errstate(all="ignore"):
+                self._run(first, last)
+        else:
+            self._run(first, last)
+
+    def _run(self, first: int, last: int) -> None:
+        for step, call in self._steps[first:last]:
+            (call or self._bind(step))()
 
     def _bind(self, step: Step) -> Call:
         inputs: list[Any] = [None if v is None else self.array(v) for v in step.inputs]
