@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 import compare  # noqa: E402
-import report  # noqa: E402
+import files  # noqa: E402
 import results  # noqa: E402
 import text  # noqa: E402
 
@@ -67,7 +67,7 @@ def publish(name: str) -> Path:
     size = run.path.stat().st_size
     if size > LARGEST:
         raise ValueError(f"run: {name!r} takes {size} bytes; accepted: at most {LARGEST}")
-    report.write(data, target)
+    files.write(data, target)
     old = README.read_text(encoding="utf-8")
     inner = paragraph(data, target.relative_to(README.parent).as_posix())
     between = f"{MARKS[0]}\n{inner}{MARKS[1]}"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
-import page
 import results
 import text
 from rich.console import Console
@@ -301,30 +298,3 @@ def _coloured(record: dict[str, Any], heading: str, cell: str) -> str:
     if entry is None or not entry["differs"]:
         return cell
     return f"[{'green' if entry['ratio'] > 1 else 'red'}]{cell}[/]"
-
-
-# ---- files ----
-
-
-def write(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Everything but the JSON, into the run's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    table = folder / "table.md"
-    table.write_text(markdown(data), encoding="utf-8")
-    drawn: list[Path] = []
-    try:
-        import pictures
-    except ImportError as error:
-        print(f"no pictures: {error}; pip install matplotlib", file=sys.stderr)
-    else:
-        drawn = pictures.draw(data, folder)
-    html = folder / "index.html"
-    html.write_text(page.html(data, drawn), encoding="utf-8")
-    return [table, *drawn, html]
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path = path / "run.json" if path.is_dir() else path
-    for made in write(results.load(path), path.parent):
-        print(made)

@@ -158,6 +158,7 @@ def measure_rest(board: Any, options: argparse.Namespace, say: Any) -> None:
 
 def finish(board: Any, code: int) -> int:
     """Write and show everything; the exit code."""
+    import files
     import report
     import session
     from rich.console import Console
@@ -168,9 +169,9 @@ def finish(board: Any, code: int) -> int:
         print("nothing was measured", file=sys.stderr)
         return 130 if code == 2 else 1
     report.show(data, Console(highlight=False))
-    files = report.write(data, board.run.path.parent)
+    written = files.write(data, board.run.path.parent)
     print(f"\n{board.run.path}")
-    for path in files:
+    for path in written:
         print(path)
     if data["status"] != "complete":
         print(f"{data['status']}: {len(data['rows'])} rows were kept", file=sys.stderr)

@@ -72,7 +72,7 @@ def test_names_are_unique_and_the_quick_set_has_every_op():
     assert len(names) == len(set(names))
     assert set(QUICK) <= set(names)
     quick = {case_named(name).op for name in QUICK}
-    assert quick == {*ROW_OF, *STEPS, "descend", "gate_forward"}
+    assert quick == {*ROW_OF, *STEPS, "descend", "gate_forward", "network_step", "network_forward"}
 
 
 def test_targets_and_what_only_our_call_gets():
@@ -327,7 +327,7 @@ def test_publishing_a_run(tmp_path, monkeypatch):
     readme.write_text("before\n<!-- benchmark -->\nold\n<!-- /benchmark -->\nafter\n")
     monkeypatch.setattr(publish, "README", readme)
     monkeypatch.setattr(publish, "HERE", tmp_path)
-    monkeypatch.setattr(publish.report, "write", lambda data, folder: [])
+    monkeypatch.setattr(publish.files, "write", lambda data, folder: [])
     with pytest.raises(ValueError, match="is interrupted; accepted: a complete run"):
         publish.publish(str(tmp_path / "run"))
     assert "old" in readme.read_text()

@@ -1,18 +1,15 @@
-"""What is computed element by element or along one axis, as steps: see lowering.py."""
+"""What is computed element by element or along one axis, as steps: see operators.py."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loopnest.lower_windows import MAX_KERNEL, Window, window_sum
+from loopnest.lowering import Lowering, Node
 from loopnest.program import Value, is_constant
-
-if TYPE_CHECKING:
-    from loopnest.lowering import Lowering, Node
 
 
 def unary(name: str) -> Callable:

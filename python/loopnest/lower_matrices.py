@@ -1,17 +1,14 @@
-"""Products of matrices as steps: see lowering.py."""
+"""Products of matrices as steps: see operators.py."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from loopnest.lower_elements import broadcast
+from loopnest.lowering import Lowering, Node
 from loopnest.program import Value, is_constant
-
-if TYPE_CHECKING:
-    from loopnest.lowering import Lowering, Node
 
 
 def gemm(b: Lowering, node: Node, inputs: list) -> list[Value]:

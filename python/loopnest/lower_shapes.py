@@ -1,14 +1,12 @@
-"""Operators that move numbers or rename axes, as steps: see lowering.py."""
+"""Operators that move numbers or rename axes, as steps: see operators.py."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from loopnest.lowering import Lowering, Node
 from loopnest.program import Shape, Value, is_constant, row_strides
-
-if TYPE_CHECKING:
-    from loopnest.lowering import Lowering, Node
 
 
 def identity(b: Lowering, node: Node, inputs: list) -> list[Value]:

@@ -1,18 +1,15 @@
-"""Convolution and pooling of ONNX as steps: see lowering.py."""
+"""Convolution and pooling of ONNX as steps: see operators.py."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loopnest.lowering import Lowering, Node
 from loopnest.program import Shape, Value, is_constant, row_strides
-
-if TYPE_CHECKING:
-    from loopnest.lowering import Lowering, Node
 
 MAX_KERNEL = 1 << 20  # taps of one window, where they are steps of their own
 

@@ -1,22 +1,12 @@
-"""Operators of a network as steps of a program: one function an operator.
-
-The operators are ONNX's, from opset 6 on, in its names and attributes; ``Linear`` is this
-library's (weight of shape (inputs, outputs)). `lower` makes the steps of one node from the values of its
-inputs. Where a kernel of this library does the job it is called as it is: 2D convolution,
-pooling with symmetric padding, dense layers, activations, softmax. The rest is arranged around
-these: 1D data is 2D data of height 1, a 3D convolution is a 2D one whose channels are (channel,
-depth tap), uneven padding is written out, and what else there is moves or adds numbers.
-"""
+"""What the functions that lower operators work with: a node, and the builder of a program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from loopnest import lower_elements, lower_matrices, lower_shapes, lower_windows
 from loopnest.program import Builder, Value
 
 
@@ -42,15 +32,6 @@ class Lowering(Builder):
 
     mixes_rows = False
 
-    def lower(self, node: Node, inputs: Sequence[Value | None]) -> list[Value]:
-        """The values of a node's outputs."""
-        self.where = node.label
-        outputs = OPERATORS[node.op](self, node, list(inputs))
-        rows = {v.shape[0] if v.ndim else None for v in self.inputs}
-        if len(rows) != 1 or any(not v.ndim or v.shape[0] not in rows for v in outputs):
-            self.mixes_rows = True
-        return outputs
-
     def numbers(self, value: Value | None, what: str) -> np.ndarray:
         """The numbers of an input that must be known beforehand."""
         if value is None or value.constant is None:
@@ -62,40 +43,3 @@ class Lowering(Builder):
         if not -ndim <= value < ndim:
             raise self.fail(f"axis is {value} for {ndim} dimensions")
         return value % ndim
-
-
-OPERATORS: dict[str, Callable[[Lowering, Node, list], list[Value]]] = {
-    "Add": lower_elements.binary("add"),
-    "AveragePool": lower_windows.average_pool,
-    "BatchNormalization": lower_elements.batch_normalization,
-    "Concat": lower_shapes.concat,
-    "Conv": lower_windows.conv,
-    "Div": lower_elements.binary("div"),
-    "Dropout": lower_shapes.identity,
-    "Exp": lower_elements.unary("exp"),
-    "Flatten": lower_shapes.flatten,
-    "Gelu": lower_elements.gelu,
-    "Gemm": lower_matrices.gemm,
-    "GlobalAveragePool": lower_windows.global_pool("global_avg_pool2d"),
-    "GlobalMaxPool": lower_windows.global_pool("global_max_pool2d"),
-    "Identity": lower_shapes.identity,
-    "LRN": lower_elements.lrn,
-    "LeakyRelu": lower_elements.leaky_relu,
-    "Linear": lower_matrices.linear,
-    "LogSoftmax": lower_elements.softmax("log_softmax"),
-    "MatMul": lower_matrices.matmul,
-    "MaxPool": lower_windows.max_pool,
-    "Mul": lower_elements.binary("mul"),
-    "Pad": lower_shapes.pad,
-    "Relu": lower_elements.unary("relu"),
-    "Reshape": lower_shapes.reshape,
-    "Sigmoid": lower_elements.unary("sigmoid"),
-    "Softmax": lower_elements.softmax("softmax"),
-    "Squeeze": lower_shapes.squeeze,
-    "Sub": lower_elements.binary("sub"),
-    "Sum": lower_elements.sum_,
-    "Swish": lower_elements.swish,
-    "Tanh": lower_elements.unary("tanh"),
-    "Transpose": lower_shapes.transpose,
-    "Unsqueeze": lower_shapes.unsqueeze,
-}

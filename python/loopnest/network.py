@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import checks
+from loopnest import checks, operators
 from loopnest.execute import Pool, output_arrays
 from loopnest.lowering import Lowering, Node
 from loopnest.program import Program, Shape, Storage, Value
@@ -180,7 +180,7 @@ class Network:
             values[spec.name] = b.input(tuple(shape))
         for node in self.nodes:
             taken = [self._operand(b, name, values) for name in node.inputs]
-            made = b.lower(node, taken)
+            made = operators.lower(b, node, taken)
             values.update(zip(node.outputs, made, strict=False))
         b.where = self.name
         results = [self._operand(b, name, values) for name in self.outputs]

@@ -15,7 +15,8 @@ import numpy as np
 
 from loopnest.execute import Executor
 from loopnest.lower_windows import window_of
-from loopnest.lowering import OPERATORS, Lowering, Node
+from loopnest.lowering import Lowering, Node
+from loopnest.operators import OPERATORS, lower
 from loopnest.program import Storage, Value
 
 _FLOATS = (np.float32, np.float64)
@@ -67,7 +68,7 @@ def _lowered(node: Node, arrays: list, limit: int) -> np.ndarray:
             continue
         data = np.require(array, requirements=("C", "A"))
         values.append(Value(Storage("constant", data.size, data=data), data.shape))
-    outputs = b.lower(node, values)
+    outputs = lower(b, node, values)
     program = b.finish(outputs[:1], separable=False)
     y = np.empty(program.outputs[0].shape, x.dtype)
     Executor(program).run([np.require(x, requirements=("C", "A"))], [y])
