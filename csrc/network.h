@@ -143,15 +143,22 @@ static void global_avg_pool2d(const real *x, int64_t planes, int64_t size, real 
     }
 }
 
-/* @global_max_pool2d */
+/* @global_max_pool2d: 256 columns, folded by halves: which of 0 and -0 comes out depends on it */
 static void global_max_pool2d(const real *x, int64_t planes, int64_t size, real *y)
 {
     for (int64_t plane = 0; plane < planes; plane++) {
-        real best = x[plane * size];
-        for (int64_t i = plane * size; i < (plane + 1) * size; i++)
-            if (x[i] > best || x[i] != x[i])
-                best = x[i];
-        y[plane] = best;
+        real best[256];
+        for (int j = 0; j < 256; j++) best[j] = (real)-INFINITY;
+        for (int64_t i = 0; i < size; i++) {
+            real v = x[plane * size + i];
+            if (v > best[i % 256] || v != v)
+                best[i % 256] = v;
+        }
+        for (int half = 128; half; half /= 2)
+            for (int j = 0; j < half; j++)
+                if (best[j + half] > best[j] || best[j + half] != best[j + half])
+                    best[j] = best[j + half];
+        y[plane] = best[0];
     }
 }
 

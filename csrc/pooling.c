@@ -307,16 +307,19 @@ void OP(global_avg_pool2d)(const real *x, int64_t size, int64_t first, int64_t l
     }
 }
 
-/* Each plane is folded into 512 columns, then those into one. */
+/* Each plane is folded into 256 columns, those by halves into one. */
 void OP(global_max_pool2d)(const real *x, int64_t size, real *work, int64_t first, int64_t last, real *y)
 {
     for (int64_t plane = first; plane < last; plane++) {
         const real *values = x + plane * size;
-        int64_t count = pool_min(size, 512);
-        int nan = F(has_nan)(values, size);
-        memcpy(work, values, (size_t)count * sizeof *work);
-        for (int64_t at = count; at < size; at += 512)
-            F(row_better_of_2)(values + at, values + at, work, pool_min(512, size - at), nan);
-        y[plane] = F(max_of_few)(work, 1, count, nan);
+        int64_t whole = size - size % 512;
+        F(row_fill)(work, 256, (real)-INFINITY);
+        for (int64_t at = 0; at < whole; at += 512)
+            F(row_better_of_2)(values + at, values + at + 256, work, 256, 1);
+        for (int64_t at = whole; at < size; at += 256)
+            F(row_better_or_nan)(values + at, work, pool_min(256, size - at));
+        for (int64_t half = 128; half; half /= 2)
+            F(row_better_or_nan)(work + half, work, half);
+        y[plane] = work[0];
     }
 }

@@ -173,6 +173,15 @@ static inline void F(row_better_of_2)(const real *a, const real *b, real *y, int
     }
 }
 
+static inline void F(row_better_or_nan)(const real *x, real *y, int64_t count)
+{
+    INDEPENDENT for (int64_t i = 0; i < count; i++)
+    {
+        real v = x[i], best = y[i];
+        y[i] = BETTER_OR_NAN(v, best);
+    }
+}
+
 /* Elements `at`, `at + stride`, ... of a plane, and where they are. */
 static inline __attribute__((always_inline)) void F(row_first_place)(const real *plane, int64_t at,
     int64_t stride, real *y, int64_t *places, int64_t count)

@@ -6,6 +6,7 @@ The contract of every row reduction: any vector width of up to 16 gives these bi
 import numpy as np
 
 from loopnest.kernels.jit import block
+from loopnest.kernels.wide import add, load, store
 
 LANES = 16
 _U = np.uint64
@@ -13,11 +14,12 @@ _U = np.uint64
 
 @block
 def add_lanes(lanes, x, start, count):
-    """Add x[start : start + count] to the lanes."""
+    """Add x[start : start + count] to the lanes, which are in registers in between."""
     x0, whole = _U(start), _U(count // LANES * LANES)
+    sums = load(lanes, _U(0))
     for i in range(_U(0), whole, _U(LANES)):
-        for lane in range(_U(LANES)):
-            lanes[lane] += x[x0 + i + lane]
+        sums = add(sums, load(x, x0 + i))
+    store(lanes, _U(0), sums)
     for lane in range(_U(count) - whole):
         lanes[lane] += x[x0 + whole + lane]
 

@@ -25,6 +25,7 @@ from loopnest.kernels.pooling_rows import (
     best_of_3_or_nan,
     better_of_2,
     better_of_2_or_nan,
+    better_or_nan,
     better_place,
     copy,
     divide,
@@ -431,18 +432,21 @@ def global_avg_pool2d(x, first, last, y):
 def global_max_pool2d(x, work, first, last, y):
     """Maxima of planes [first, last); NaN if there is one.
 
-    Each plane is folded into 512 columns, then those into one. work: 512 elements.
+    Each plane is folded into 256 columns, column j of elements j, j + 256, ..., then those by
+    halves into one. work: 256 elements.
     """
     size = x.shape[2] * x.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
     for plane in range(first, last):
         start, end = plane * size, (plane + 1) * size
-        count = min(size, 512)
-        nan = has_nan(x1, start, size)
-        copy(x1, start, work, 0, count)
-        for at in range(start + count, end, 512):
-            if nan:
-                better_of_2_or_nan(x1, at, at, work, 0, min(512, end - at))
-            else:
-                better_of_2(x1, at, at, work, 0, min(512, end - at))
-        y1[plane] = max_of_few(work, 0, 1, count)
+        fill(work, 0, 256, x1.dtype.type(-np.inf))
+        whole = end - size % 512
+        for at in range(start, whole, 512):
+            better_of_2_or_nan(x1, at, at + 256, work, 0, 256)
+        for at in range(whole, end, 256):
+            better_or_nan(x1, at, work, 0, min(256, end - at))
+        half = 128
+        while half:
+            better_or_nan(work, half, work, 0, half)
+            half //= 2
+        y1[plane] = work[0]

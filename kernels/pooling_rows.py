@@ -197,6 +197,14 @@ def better_of_2_or_nan(x, a, b, y, to, count):
 
 
 @inlined
+def better_or_nan(x, a, y, to, count):
+    a, to = _U(a), _U(to)
+    for i in range(_U(count)):
+        best, v = y[to + i], x[a + i]
+        y[to + i] = v if (v > best) | (v != v) else best
+
+
+@inlined
 def first_place(x, plane, at, stride, y, places, to, count):
     """Elements ``at``, ``at + stride``, ... of a plane, and where they are."""
     a, step, to = _U(plane + at), _U(stride), _U(to)

@@ -245,3 +245,28 @@ def test_bad_input_inside_njit():
             njit_call("avg_pool2d", arguments, {})
     with pytest.raises(ValueError, match="outside"):
         njit_call("max_pool2d_backward", (x, x, np.full(x.shape, 16)), {})
+
+
+@pytest.mark.parametrize("size", [1, 2, 255, 256, 257, 511, 512, 513, 767, 769, 1100, 3136])
+def test_global_maximum_finds_every_place(backend, dtype, size, rng):
+    """The maximum, a NaN or a lone number among -inf, wherever in the plane it lies."""
+    places = np.unique(np.r_[0, size // 2, size - 1, rng.integers(0, size, 8)])
+    x = np.tile(rng.standard_normal(size), (len(places), 1)).astype(dtype)
+    x[np.arange(len(places)), places] = 9
+    y = ln.global_max_pool2d(x[:, None, None])
+    assert (y == 9).all()
+    x[np.arange(len(places)), places] = np.nan
+    assert np.isnan(ln.global_max_pool2d(x[:, None, None])).all()
+    x[...] = -np.inf
+    assert (ln.global_max_pool2d(x[:, None, None]) == -np.inf).all()
+    x[np.arange(len(places)), places] = -5
+    assert (ln.global_max_pool2d(x[:, None, None]) == -5).all()
+
+
+def test_global_maximum_of_zeros_has_equal_bits(rng):
+    zeros = np.where(rng.random((40, 1, 31, 37)) < 0.5, np.float32(-0.0), np.float32(0))
+    found = []
+    for name in ("numba", "c"):
+        with ln.use_backend(name):
+            found.append(ln.global_max_pool2d(zeros))
+    assert_same_bits(*found)

@@ -178,7 +178,7 @@ void ln_max_pool2d_backward_f64(const double *dy, const int64_t *indices, int64_
 /* items: the planes, size = h*w elements each */
 void ln_global_avg_pool2d_f32(const float *x, int64_t size, int64_t first, int64_t last, float *y);
 void ln_global_avg_pool2d_f64(const double *x, int64_t size, int64_t first, int64_t last, double *y);
-/* work: 512 elements */
+/* work: 256 elements */
 void ln_global_max_pool2d_f32(const float *x, int64_t size, float *work, int64_t first, int64_t last, float *y);
 void ln_global_max_pool2d_f64(const double *x, int64_t size, double *work, int64_t first, int64_t last, double *y);
 

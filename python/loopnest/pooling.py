@@ -413,7 +413,7 @@ def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
 def global_max_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
     """Maximum of each plane, NaN if it holds one. Parameters are those of `global_avg_pool2d`."""
     x, y = _planes("global_max_pool2d", x, out)
-    _split(backend.kernels.pooling.global_max_pool2d, x, (), 512, y.size, x.size, y)
+    _split(backend.kernels.pooling.global_max_pool2d, x, (), 256, y.size, x.size, y)
     return y
 
 
