@@ -25,18 +25,18 @@ typedef struct {
 
 /* ---- objectives ---- */
 
-static inline real F(swish_slope)(real x, const real constants[4])
+static inline real F(descent_slope)(real x, const real constants[4])
 {
     const real k = constants[0], high = constants[1], low = constants[2], end = constants[3];
     x = x < -end ? -end : x;
     x = x > end ? end : x;
-    const real m = FMA(-x, high, F(slope_magic));
-    const real r = FMA(-x, low, FMA(-x, high, -(m - F(slope_magic))));
+    const real m = FMA(-x, high, F(exponent_magic));
+    const real r = FMA(-x, low, FMA(-x, high, -(m - F(exponent_magic))));
     const int terms = sizeof F(power) / sizeof F(power)[0];
     const real power = FMA(r, F(horner)(r, F(power), terms), (real)1);
-    const real e = F(float_of)(F(bits_of)(power) + (F(bits_of)(m) << MANTISSA_BITS));
-    const real s = 1 / (1 + e);
-    return s * FMA(x * k, e * s, (real)1);
+    const real scale = F(float_of)(F(bits_of)(m) << MANTISSA_BITS);
+    const real s = F(reciprocal)(FMA(power, scale, (real)1));
+    return s * FMA(x * k, power * scale * s, (real)1);
 }
 
 /* 0 has the slope of negative numbers, NaN the slope NaN. */
@@ -58,8 +58,8 @@ static void F(slopes)(int64_t objective, const real *x, int64_t n, real *y)
     case LN_TANH: EACH(y[i] = F(tanh_derivative)(x[i]));
     case LN_RELU: EACH(y[i] = F(piece_slope)(x[i], 0));
     case LN_LEAKY_RELU: EACH(y[i] = F(piece_slope)(x[i], (real)0.01));
-    case LN_SILU: EACH(y[i] = F(swish_slope)(x[i], F(swish_silu)));
-    case LN_GELU: EACH(y[i] = F(swish_slope)(x[i], F(swish_gelu)));
+    case LN_SILU: EACH(y[i] = F(descent_slope)(x[i], F(swish_silu)));
+    case LN_GELU: EACH(y[i] = F(descent_slope)(x[i], F(swish_gelu)));
     case LN_GELU_TANH: EACH(y[i] = F(gelu_tanh_derivative)(x[i]));
     default: EACH(y[i] = F(gelu_erf_derivative)(x[i]));
     }

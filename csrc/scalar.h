@@ -17,11 +17,19 @@
 
 static const float magic_f32 = 1.2582912e+07f; /* adding it rounds to an integer */
 static const float exponent_magic_f32 = 1.2583039e+07f; /* adding it puts n + bias into the low bits */
+static const float scaled_magic_f32 = 1.2582999e+07f; /* puts n - 40 + bias there */
+static const float scale_f32 = 0x1p-40f;
+static const uint32_t reciprocal_bits_f32 = 0x7EF30FF0; /* less the bits of x: 1/x to 5.05% */
 static const float log2e_f32 = 1.442695f;
+static const float log2e_lo_f32 = 1.925963e-08f;
 static const float ln2_hi_f32 = 0.6931472f;
 static const float ln2_lo_f32 = -1.9046542e-09f;
-static const float gelu_k_hi_f32 = 1.702f;
-static const float gelu_k_lo_f32 = -2.193451e-08f;
+static const float gelu_k_f32 = 1.702f;
+static const float gelu_k_log2e_f32 = 2.455467f;
+static const float gelu_k_log2e_lo_f32 = -2.6109499e-08f;
+/* (2^r - 1)/r */
+static const float power_f32[] = {
+    0.69314722f, 0.24022653f, 0.055503106f, 0.009617693f, 0.0013406644f, 0.00015594677f};
 static const float tanh_c1_hi_f32 = 1.5957692f;
 static const float tanh_c1_lo_f32 = -4.534068e-08f;
 static const float tanh_c3_hi_f32 = 0.071354814f;
@@ -31,6 +39,9 @@ static const float phi0_lo_f32 = -1.133517e-08f;
 /* (expm1(r) - r)/r^2 */
 static const float q_f32[] = {
     0.5f, 0.16666576f, 0.041666854f, 0.008363261f, 0.0013901339f};
+/* 2 Q(2r) */
+static const float q2_f32[] = {
+    1.0f, 0.66666305f, 0.33333483f, 0.13381217f, 0.044484284f};
 /* (a + 4) erfcx(a/sqrt 2)/2 as a polynomial in (a - 4)/(a + 4) */
 static const float erfcx_f32[] = {
     0.75528514f, -0.60789657f, 0.3871369f, -0.18652366f, 0.06040349f, -0.007524004f,
@@ -41,15 +52,12 @@ static const float phi_small_f32[] = {
 /* (log((1 + s)/(1 - s)) - 2s)/s^3 in s^2 */
 static const float log_table_f32[] = {
     0.66666687f, 0.39988717f, 0.29582587f};
-/* (tanh(x) - x)/x^3 in x^2 */
-static const float tanh_small_f32[] = {
-    -0.33333328f, 0.13332736f, -0.053845823f, 0.020973234f, -0.006062148f};
-static const float silu_zero_f32 = -1.2784646f; /* where the slope is 0 */
-static const float silu_zero_lo_f32 = 1.29792825e-08f;
-/* the slope over w = x - zero, in w */
+static const float silu_zero_f32 = -1.2784646f; /* where the slope of x sigmoid(x) is nearly 0 */
+static const float silu_slope_zero_f32 = -2.8270397e-09f; /* the slope there */
+static const float gelu_slope_zero_f32 = 7.616695e-10f; /* the same for 1.702 x */
+/* the slope less that, over w = x - zero, in w */
 static const float silu_slope_f32[] = {
-    0.2178117f, 0.1466488f, 0.018874649f, -0.015222766f, -0.0066032996f, 0.00012886828f,
-    0.00077760586f, 0.00017124189f};
+    0.21781172f, 0.1466488f, 0.018873068f, -0.015223057f, -0.0065319985f, 0.00014384245f};
 static const float gelu_tanh_zero_f32 = -0.75246143f; /* where the slope is 0 */
 static const float gelu_tanh_zero_lo_f32 = 1.1339628e-08f;
 /* the slope over w = x - zero, in w */
@@ -66,9 +74,9 @@ static const float sqrt_half_f32 = 0.70710677f;
 static const float exp_low_f32 = -105.0f;
 static const float exp_high_f32 = 89.0f;
 static const float tanh_end_f32 = 10.0f;
-static const float sigmoid_low_f32 = -112.0f;
+static const float sigmoid_low_f32 = -108.8f;
 static const float sigmoid_high_f32 = 30.0f;
-static const float gelu_low_f32 = -65.0f;
+static const float gelu_low_f32 = -63.95f;
 static const float gelu_high_f32 = 18.0f;
 static const float gelu_tanh_low_f32 = -10.9f;
 static const float gelu_tanh_high_f32 = 6.0f;
@@ -76,11 +84,20 @@ static const float gelu_erf_end_f32 = 15.0f;
 
 static const double magic_f64 = 6755399441055744.0; /* adding it rounds to an integer */
 static const double exponent_magic_f64 = 6755399441056767.0; /* adding it puts n + bias into the low bits */
+static const double scaled_magic_f64 = 6755399441056667.0;
+static const double scale_f64 = 0x1p-100;
+static const uint64_t reciprocal_bits_f64 = 0x7FDE61FE00000000;
 static const double log2e_f64 = 1.4426950408889634;
+static const double log2e_lo_f64 = 2.0355273740931033e-17;
 static const double ln2_hi_f64 = 0.6931471805599453;
 static const double ln2_lo_f64 = 2.3190468138462996e-17;
-static const double gelu_k_hi_f64 = 1.702;
-static const double gelu_k_lo_f64 = 4.263256414560601e-17;
+static const double gelu_k_f64 = 1.702;
+static const double gelu_k_log2e_f64 = 2.4554669595930156;
+static const double gelu_k_log2e_lo_f64 = 7.816541847237075e-17;
+static const double power_f64[] = {
+    0.6931471805599457, 0.24022650695910098, 0.0555041086647904, 0.009618129107607003,
+    0.001333355815343997, 0.0001540353044157185, 1.525272738518978e-05, 1.3215442675452855e-06,
+    1.0180647660573069e-07, 7.0725703945408e-09, 4.0780717860928704e-10};
 static const double tanh_c1_hi_f64 = 1.5957691216057308;
 static const double tanh_c1_lo_f64 = -9.96930880911092e-17;
 static const double tanh_c3_hi_f64 = 0.07135481627260025;
@@ -92,6 +109,10 @@ static const double q_f64[] = {
     0.5000000000000001, 0.16666666666666644, 0.041666666666623664, 0.00833333333335654,
     0.0013888888917461492, 0.00019841269784042704, 2.4801520894323147e-05, 2.7557355760093055e-06,
     2.762028527217723e-07, 2.5068237761638294e-08};
+static const double q2_f64[] = {
+    1.0000000000000002, 0.6666666666666657, 0.3333333333329893, 0.13333333333370465,
+    0.04444444453587677, 0.01269841266178733, 0.0031745946744733628, 0.0007054683074583822,
+    0.00014141586059354742, 2.5669875467917613e-05};
 static const double erfcx_f64[] = {
     0.7552851304157515, -0.6078966419718921, 0.3871374007422197, -0.1865218579596636,
     0.06039657489065381, -0.007540188966493371, -0.0034796923613647775, 0.0016308184541487009,
@@ -106,19 +127,14 @@ static const double phi_small_f64[] = {
 static const double log_table_f64[] = {
     0.666666666666667, 0.3999999999989794, 0.2857142862666583, 0.22222211024622043,
     0.18182897004075005, 0.15331463785027824, 0.14619593948936563};
-static const double tanh_small_f64[] = {
-    -0.3333333333333333, 0.1333333333333332, -0.05396825396823275, 0.021869488534974113,
-    -0.008863235495662057, 0.0035921274442678127, -0.0014558277875939337, 0.0005899779307331993,
-    -0.00023887304169216485, 9.599544477439188e-05, -3.7000688791700405e-05,
-    1.212876418174637e-05, -2.4030435460377534e-06};
 static const double silu_zero_f64 = -1.2784645427610737;
-static const double silu_zero_lo_f64 = -1.0946994183093437e-16;
+static const double silu_slope_zero_f64 = 2.3843834755243115e-17;
+static const double gelu_slope_zero_f64 = 1.6868712850696507e-17;
 static const double silu_slope_f64[] = {
-    0.2178117057198001, 0.1466487969969469, 0.018874814223782312, -0.015222655223188017,
-    -0.006606589138356692, 0.0001266274100800973, 0.0007985218818394918, 0.00018570724364466978,
-    -4.090534236441042e-05, -2.973354278225849e-05, -2.9426320605394226e-06,
-    2.3460354817002315e-06, 8.599712591190215e-07, -3.054819125209455e-08, -9.267735045948044e-08,
-    -1.8746556610921044e-08, 4.659700332440361e-09, 2.6542655109920334e-09, 1.5376657949200558e-10};
+    0.2178117057198001, 0.1466487969969469, 0.018874814223782378, -0.015222655223188018,
+    -0.006606589138373429, 0.00012662741007778936, 0.0007985218834466932, 0.00018570724393212546,
+    -4.09054158750973e-05, -2.9733556880109773e-05, -2.940905252487355e-06,
+    2.3463749857869384e-06, 8.398336188897549e-07, -3.4557842798071035e-08};
 static const double gelu_tanh_zero_f64 = -0.7524614220710163;
 static const double gelu_tanh_zero_lo_f64 = 3.635560509207687e-17;
 static const double gelu_tanh_slope_f64[] = {

@@ -22,6 +22,12 @@ SCALAR bits F(bits_of)(real x)
 
 SCALAR real F(absolute)(real x) { return sizeof(real) == 4 ? (real)fabsf((float)x) : (real)fabs((double)x); }
 
+SCALAR real F(with_sign)(real size, real sign)
+{
+    return sizeof(real) == 4 ? (real)copysignf((float)size, (float)sign)
+                             : (real)copysign((double)size, (double)sign);
+}
+
 /* Polynomial with `count` coefficients, lowest power first. */
 SCALAR real F(horner)(real x, const real *coefficients, int count)
 {
@@ -44,15 +50,6 @@ SCALAR real F(pow2)(real n, real share)
     return F(float_of)(F(bits_of)(FMA(n, share, F(exponent_magic))) << MANTISSA_BITS);
 }
 
-/* t with exp(x) = 2^n (1 + t). */
-SCALAR real F(reduce)(real x, real *n)
-{
-    real m = FMA(x, F(log2e), F(magic)) - F(magic);
-    real r = FMA(-m, F(ln2_lo), FMA(-m, F(ln2_hi), x));
-    *n = m;
-    return FMA(r * r, HORNER(r, q), r);
-}
-
 /* t with exp(hi + lo) = 2^n (1 + t). */
 SCALAR real F(reduce_sum)(real hi, real lo, real *n)
 {
@@ -62,57 +59,90 @@ SCALAR real F(reduce_sum)(real hi, real lo, real *n)
     return FMA(r * r, HORNER(r, q), r);
 }
 
-/* f/(1 + E) with E = 2^n (1 + t). */
-SCALAR real F(over_one_plus)(real f, real t, real n)
+/* x 2^n, rounded once where it is subnormal; x near 1. */
+SCALAR real F(times_pow2)(real x, real n)
 {
-    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
-    real top = s + d;
-    real rest = d - (top - s);
-    return f / (top + FMA(t, s, rest)) * d;
+    return x * F(pow2)(n, THREE_QUARTERS) * F(pow2)(n, QUARTER);
 }
 
-/* (d + s (1 + t))^2, the sum in two words. */
-SCALAR real F(squared_sum)(real t, real s, real d)
+/* 1/d from y near it: with e = 1 - d y the error is e^3. */
+SCALAR real F(nearer)(real y, real d)
 {
-    real top = s + d;
-    real w = FMA(t, s, top);
-    real rest = FMA(t, s, top - w) + (d - (top - s));
-    return FMA(w, w, (w + w) * rest);
+    real e = FMA(-d, y, (real)1);
+    return FMA(y, FMA(e, e, e), y);
 }
 
-/* (1 + E h)/(1 + E)^2, E as above: the slope of x sigmoid(z(x)), h = 1 + x z'(x). */
-SCALAR real F(slope_over)(real h, real t, real n)
+/* 1/d to 1.3e-4, double to 2.2e-12; d positive and normal, 1/d too. */
+SCALAR real F(near_reciprocal)(real d)
 {
-    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
-    real e = FMA(t, s, s);
-    real rest = FMA(t, s, s - e);
-    return FMA(e, h, FMA(rest, h, d)) / F(squared_sum)(t, s, d) * d;
+    real y = F(nearer)(F(float_of)(F(reciprocal_bits) - F(bits_of)(d)), d);
+    return sizeof(real) == 4 ? y : F(nearer)(y, d);
 }
 
-/* slope_over of h + h_lo. */
-SCALAR real F(slope_over_sum)(real h, real h_lo, real t, real n)
+/* t and s with 2^(x (hi + lo)) = 2^n (1 + t), s = scale 2^n. */
+SCALAR real F(power_of)(real x, real hi, real lo, real *s)
 {
-    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
-    real e = FMA(t, s, s);
-    real rest = FMA(t, s, s - e);
-    return FMA(e, h, FMA(rest, h, FMA(e, h_lo, d))) / F(squared_sum)(t, s, d) * d;
+    real m = FMA(x, hi, F(scaled_magic));
+    real r = FMA(x, lo, FMA(x, hi, -(m - F(scaled_magic))));
+    *s = F(float_of)(F(bits_of)(m) << MANTISSA_BITS);
+    return r * HORNER(r, power);
 }
 
-/* scale sigmoid(a) (1 - sigmoid(a)) = scale E/(1 + E)^2, E = exp(a), a >= 0 in range. */
-SCALAR real F(logistic_bump)(real a, real scale)
+SCALAR real F(scale_times_pow2)(real n)
 {
-    real n, t = F(reduce)(a, &n);
-    real s = F(pow2)(n, QUARTER), d = F(pow2)(n, -THREE_QUARTERS);
-    real e = s * scale;
-    return FMA(t, e, e) / F(squared_sum)(t, s, d) * d;
+    return F(float_of)(F(bits_of)(n + F(scaled_magic)) << MANTISSA_BITS);
 }
 
-/* 1.702 x in two words. */
-SCALAR real F(gelu_argument)(real x, real *lo)
+/* f/(more + less) with y near the reciprocal of the sum, of which it loses nothing. */
+SCALAR real F(quotient)(real f, real more, real less, real y)
 {
-    real hi = x * F(gelu_k_hi);
-    *lo = FMA(x, F(gelu_k_lo), FMA(x, F(gelu_k_hi), -hi));
-    return hi;
+    real q = f * y;
+    real rest = FMA(q, less, FMA(q, more, -f)); /* of opposite sign, so that -0 stays -0 */
+    return FMA(rest, -y, q);
+}
+
+/* f/(1 + E) with scale E = s (1 + t). */
+SCALAR real F(over_one_plus)(real f, real t, real s)
+{
+    real more = F(at_least)(s, F(scale)), less = FMA(s, t, F(at_most)(s, F(scale)));
+    return F(quotient)(f, more, less, F(near_reciprocal)(more + less)) * F(scale);
+}
+
+/* 1/(1 + E)/scale, E as above, but at least 1. */
+SCALAR real F(sigmoid_tail)(real t, real s)
+{
+    real less = FMA(s, t, F(scale));
+    return F(quotient)(1, s, less, F(near_reciprocal)(s + less));
+}
+
+/* k sigmoid(z) (1 - sigmoid(z)) with 2^(x (hi + lo)) = exp(z) at least 1. */
+SCALAR real F(logistic_bump)(real x, real hi, real lo, real k)
+{
+    real s, t = F(power_of)(x, hi, lo, &s);
+    real q = F(sigmoid_tail)(t, s);
+    real y = q * (F(scale) * k);
+    return FMA(-y, q * F(scale), y);
+}
+
+/* Slope of x sigmoid(z(x)), z odd, from E = exp(|z|); xz = |x| z'(|x|), h = 1 - xz. */
+SCALAR real F(swish_slope)(real x, real xz, real h, real t, real s)
+{
+    real q = F(sigmoid_tail)(t, s);
+    real y = q * FMA(xz, q * F(scale), h) * F(scale);
+    return x < 0 ? y : 1 - y;
+}
+
+/* The slope at w = z - silu_zero from its polynomial, or y where that does not hold. */
+SCALAR real F(near_silu_zero)(real w, real slope_zero, real y)
+{
+    return F(absolute)(w) < QUARTER ? FMA(w, HORNER(w, silu_slope), slope_zero) : y;
+}
+
+/* 1/d, a few times 1e-8 (1e-16) off. */
+SCALAR real F(reciprocal)(real d)
+{
+    real y = F(near_reciprocal)(d);
+    return FMA(y, FMA(-d, y, (real)1), y);
 }
 
 /* w + w_lo = c1 + c3 x^2 and v + v_lo = c1 + 3 c3 x^2 with c1 = 2 sqrt(2/pi); returns w. */
@@ -142,7 +172,7 @@ SCALAR real F(times_factor)(real x, real w, real w_lo, real *lo)
 SCALAR real F(mills)(real a, real *lo)
 {
     real b = a + 4;
-    real s = 1 / b;
+    real s = F(reciprocal)(b);
     real s_lo = FMA(-b, s, (real)1) * s + ((b - 4) - a) * s * s; /* what both roundings took */
     real p = HORNER((a - 4) * s, erfcx);
     real m = p * s;
@@ -163,9 +193,10 @@ SCALAR real F(normal_tail)(real a, real m, real m_lo, real *scale)
 
 SCALAR real F(exp)(real x)
 {
-    real n, t = F(reduce)(F(at_most)(F(at_least)(x, F(exp_low)), F(exp_high)), &n);
-    real s = F(pow2)(n, THREE_QUARTERS);
-    return FMA(t, s, s) * F(pow2)(n, QUARTER);
+    x = F(at_most)(F(at_least)(x, F(exp_low)), F(exp_high));
+    real n = FMA(x, F(log2e), F(magic)) - F(magic);
+    real r = FMA(x, F(log2e_lo), FMA(x, F(log2e), -n));
+    return F(times_pow2)(FMA(r, HORNER(r, power), (real)1), n);
 }
 
 SCALAR real F(exp_derivative)(real x) { return F(exp)(x); }
@@ -185,31 +216,37 @@ SCALAR real F(log)(real x)
 
 SCALAR real F(sigmoid)(real x)
 {
-    real n, t = F(reduce)(-F(at_most)(F(at_least)(x, F(sigmoid_low)), F(sigmoid_high)), &n);
-    return F(over_one_plus)(1, t, n);
+    x = F(at_most)(F(at_least)(x, F(sigmoid_low)), F(sigmoid_high));
+    real s, t = F(power_of)(x, -F(log2e), -F(log2e_lo), &s);
+    return F(over_one_plus)(1, t, s);
 }
 
 SCALAR real F(sigmoid_derivative)(real x)
 {
-    return F(logistic_bump)(F(at_most)(F(absolute)(x), -F(sigmoid_low)), 1);
+    real a = F(at_most)(F(absolute)(x), -F(sigmoid_low));
+    return F(logistic_bump)(a, F(log2e), F(log2e_lo), 1);
 }
 
-/* 1 - 2/(1 + exp(2|x|)), near 0 a polynomial */
+/* h/(h + 1) with h = expm1(2|x|)/2, the sign of x. */
 SCALAR real F(tanh)(real x)
 {
+    const real half = (real)0.5;
     real a = F(at_most)(F(absolute)(x), F(tanh_end));
-    real n, t = F(reduce)(a + a, &n);
-    real s = F(pow2)(n, 1);
-    real y = 1 - 2 / FMA(t, s, s + 1);
-    y = x < 0 ? -y : y;
-    real h = x * x;
-    return a < (real)0.63 ? x * FMA(h, HORNER(h, tanh_small), (real)1) : y;
+    real m = FMA(a, 2 * F(log2e), F(exponent_magic));
+    real n = m - F(exponent_magic), s = F(float_of)(F(bits_of)(m) << MANTISSA_BITS);
+    real r = FMA(-n, half * F(ln2_hi), a);
+    real t = FMA(r * r, HORNER(r, q2), n * (-half * F(ln2_lo))); /* expm1(2 r)/2 is r + t */
+    real h = FMA(s, t, FMA(s, r, FMA(s, half, -half)));
+    real y = F(near_reciprocal)(h + 1);
+    real q = h * y;
+    real rest = FMA(q, h, q - h); /* q (h + 1) - h */
+    return F(with_sign)(FMA(rest, -y, q), x);
 }
 
 SCALAR real F(tanh_derivative)(real x)
 {
     real a = F(at_most)(F(absolute)(x), (real)-0.5 * F(sigmoid_low));
-    return F(logistic_bump)(a + a, 4);
+    return F(logistic_bump)(a, 2 * F(log2e), 2 * F(log2e_lo), 4);
 }
 
 SCALAR real F(relu)(real x) { return x <= 0 ? 0 : x; }
@@ -226,57 +263,57 @@ SCALAR real F(leaky_relu_backward)(real dy, real x, real slope)
 SCALAR real F(silu)(real x)
 {
     real f = F(at_least)(x, F(sigmoid_low));
-    real n, t = F(reduce)(-F(at_most)(f, F(sigmoid_high)), &n);
-    return F(over_one_plus)(f, t, n);
+    real s, t = F(power_of)(f, -F(log2e), -F(log2e_lo), &s);
+    real y = F(over_one_plus)(f, t, s);
+    return x > F(sigmoid_high) ? x : y;
 }
 
 SCALAR real F(silu_derivative)(real x)
 {
-    real z = F(at_most)(F(at_least)(x, F(sigmoid_low)), F(sigmoid_high));
-    real n, t = F(reduce)(-z, &n);
-    real y = F(slope_over)(1 + z, t, n);
-    real w = (z - F(silu_zero)) - F(silu_zero_lo);
-    return F(absolute)(w) < (real)0.5 ? w * HORNER(w, silu_slope) : y;
+    real a = F(at_most)(F(absolute)(x), -F(sigmoid_low));
+    real s, t = F(power_of)(a, F(log2e), F(log2e_lo), &s);
+    real y = F(swish_slope)(x, a, 1 - a, t, s);
+    return F(near_silu_zero)(x - F(silu_zero), F(silu_slope_zero), y);
 }
 
 /* x sigmoid(1.702 x) */
 SCALAR real F(gelu)(real x)
 {
     real f = F(at_least)(x, F(gelu_low));
-    real lo, hi = F(gelu_argument)(F(at_most)(f, F(gelu_high)), &lo);
-    real n, t = F(reduce_sum)(-hi, -lo, &n);
-    return F(over_one_plus)(f, t, n);
+    real s, t = F(power_of)(f, -F(gelu_k_log2e), -F(gelu_k_log2e_lo), &s);
+    real y = F(over_one_plus)(f, t, s);
+    return x > F(gelu_high) ? x : y;
 }
 
 SCALAR real F(gelu_derivative)(real x)
 {
-    real f = F(at_most)(F(at_least)(x, F(gelu_low)), F(gelu_high));
-    real lo, hi = F(gelu_argument)(f, &lo);
-    real n, t = F(reduce_sum)(-hi, -lo, &n);
-    real y = F(slope_over)(FMA(f, F(gelu_k_hi), (real)1), t, n);
-    real w = (hi - F(silu_zero)) + (lo - F(silu_zero_lo));
-    return F(absolute)(w) < (real)0.5 ? w * HORNER(w, silu_slope) : y;
+    real a = F(at_most)(F(absolute)(x), -F(gelu_low));
+    real s, t = F(power_of)(a, F(gelu_k_log2e), F(gelu_k_log2e_lo), &s);
+    real y = F(swish_slope)(x, a * F(gelu_k), FMA(-a, F(gelu_k), (real)1), t, s);
+    return F(near_silu_zero)(FMA(x, F(gelu_k), -F(silu_zero)), F(gelu_slope_zero), y);
 }
 
 /* x/2 (1 + tanh(u)) = x sigmoid(2u) */
 SCALAR real F(gelu_tanh)(real x)
 {
-    real f = F(at_least)(x, F(gelu_tanh_low)), z = F(at_most)(f, F(gelu_tanh_high));
-    real w_lo, v, v_lo, w = F(gelu_tanh_factor)(z, &w_lo, &v, &v_lo);
-    real lo, hi = F(times_factor)(z, w, w_lo, &lo);
+    real f = F(at_least)(x, F(gelu_tanh_low));
+    real w_lo, v, v_lo, w = F(gelu_tanh_factor)(f, &w_lo, &v, &v_lo);
+    real lo, hi = F(times_factor)(f, w, w_lo, &lo);
     real n, t = F(reduce_sum)(-hi, -lo, &n);
-    return F(over_one_plus)(f, t, n);
+    real y = F(over_one_plus)(f, t, F(scale_times_pow2)(n));
+    return x > F(gelu_tanh_high) ? x : y;
 }
 
 SCALAR real F(gelu_tanh_derivative)(real x)
 {
-    real f = F(at_most)(F(at_least)(x, F(gelu_tanh_low)), F(gelu_tanh_high));
-    real w_lo, v, v_lo, w = F(gelu_tanh_factor)(f, &w_lo, &v, &v_lo);
-    real lo, hi = F(times_factor)(f, w, w_lo, &lo);
-    real n, t = F(reduce_sum)(-hi, -lo, &n);
-    real h = FMA(f, v, (real)1);
-    real y = F(slope_over_sum)(h, FMA(f, v_lo, FMA(f, v, 1 - h)), t, n);
-    real d = (f - F(gelu_tanh_zero)) - F(gelu_tanh_zero_lo);
+    real a = F(at_most)(F(absolute)(x), -F(gelu_tanh_low));
+    real w_lo, v, v_lo, w = F(gelu_tanh_factor)(a, &w_lo, &v, &v_lo);
+    real lo, hi = F(times_factor)(a, w, w_lo, &lo);
+    real n, t = F(reduce_sum)(hi, lo, &n);
+    real h = FMA(-a, v, (real)1);
+    h = h + FMA(-a, v_lo, FMA(-a, v, 1 - h));
+    real y = F(swish_slope)(x, a * v, h, t, F(scale_times_pow2)(n));
+    real d = (x - F(gelu_tanh_zero)) - F(gelu_tanh_zero_lo);
     return F(absolute)(d) < (real)0.625 ? d * HORNER(d, gelu_tanh_slope) : y;
 }
 

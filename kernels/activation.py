@@ -5,30 +5,44 @@ The scalar functions are in scalar.py; the twin is csrc/activation.c.
 
 from loopnest.kernels import scalar
 from loopnest.kernels.jit import block, kernel
-from loopnest.kernels.simd_lanes import LANES, load, load_some, store, store_some
+from loopnest.kernels.simd_lanes import (
+    BLOCK,
+    LANES,
+    load,
+    load_block,
+    load_some,
+    store,
+    store_some,
+)
 
 
 @block
 def unary(function, x, y):
-    """y = function(x), 16 at a time."""
-    zero, whole = x.dtype.type(0), x.size - x.size % LANES
-    for i in range(0, whole, LANES):
+    """y = function(x), BLOCK at a time, then 16."""
+    n, zero, done = x.size, x.dtype.type(0), 0
+    for i in range(0, n - n % BLOCK, BLOCK):
+        store(y, i, function(load_block(x, i)))
+        done = i + BLOCK
+    for i in range(done, n - n % LANES, LANES):
         store(y, i, function(load(x, i)))
-    rest = x.size - whole
+    rest = n % LANES
     if rest:
-        store_some(y, whole, rest, function(load_some(x, whole, rest, zero)))
+        store_some(y, n - rest, rest, function(load_some(x, n - rest, rest, zero)))
 
 
 @block
 def binary(function, dy, x, dx):
-    """dx = function(dy, x), 16 at a time."""
-    zero, whole = x.dtype.type(0), x.size - x.size % LANES
-    for i in range(0, whole, LANES):
+    """dx = function(dy, x), BLOCK at a time, then 16."""
+    n, zero, done = x.size, x.dtype.type(0), 0
+    for i in range(0, n - n % BLOCK, BLOCK):
+        store(dx, i, function(load_block(dy, i), load_block(x, i)))
+        done = i + BLOCK
+    for i in range(done, n - n % LANES, LANES):
         store(dx, i, function(load(dy, i), load(x, i)))
-    rest = x.size - whole
+    rest = n % LANES
     if rest:
-        a, b = load_some(dy, whole, rest, zero), load_some(x, whole, rest, zero)
-        store_some(dx, whole, rest, function(a, b))
+        a, b = load_some(dy, n - rest, rest, zero), load_some(x, n - rest, rest, zero)
+        store_some(dx, n - rest, rest, function(a, b))
 
 
 @kernel

@@ -26,6 +26,7 @@ from loopnest.kernels.optimizer import (
     scaled,
 )
 from loopnest.kernels.simd import bits_of, fma, select
+from loopnest.kernels.simd_lanes import BLOCK, load_block, store
 from loopnest.kernels.slope import gelu_slope, silu_slope
 from loopnest.kernels.vector import prefer_wide
 
@@ -34,7 +35,7 @@ EXP, SIGMOID, TANH, RELU, LEAKY_RELU, SILU, GELU, GELU_TANH, GELU_ERF = range(9)
 # and of loopnest.descent.METHODS; momentum has one number for each convention.
 GD, EMA, HEAVY_BALL, LOOKBACK, NESTEROV, RMSPROP, ADAGRAD, ADAM, ADAMW, LION = range(10)
 
-WIDTH = 512
+WIDTH = 512  # a multiple of BLOCK
 CHUNK = 64  # steps without a look
 
 # The state of a block is one flat array of rows: of rows that were arrays of their own LLVM
@@ -151,6 +152,30 @@ def make_advance(slope, METHOD, DECAYS, LOOKS):
     return advance
 
 
+def make_block_advance(slope, METHOD):
+    """The loop of `make_advance` that neither decays nor looks, on Lanes: for our own slopes.
+
+    It goes on to the end of the last BLOCK, over problems that are not in use.
+    """
+
+    def advance(objective, method, decays, s, n, options):
+        _, _, keep1, take1, keep2, take2, eps = options
+        zero = s.dtype.type(0)
+        for i in range(0, n, BLOCK):
+            p = load_block(s, P + i)
+            p, a, b = update(
+                *(METHOD, p, slope(p), load_block(s, A + i), load_block(s, B + i)),
+                *(load_block(s, RATE + i), load_block(s, MU + i), load_block(s, REST + i)),
+                *(load_block(s, SHRINK + i), keep1, take1, keep2, take2, eps, zero),
+            )
+            store(s, P + i, p)
+            store(s, A + i, a)
+            store(s, B + i, b)
+        return False
+
+    return advance
+
+
 def make_values(value):
     """Loop that puts the values at x[first:last] into fun."""
 
@@ -179,7 +204,13 @@ def _chosen(make, constants):
     return name
 
 
-advance = _chosen(lambda o, method, decays: make_advance(SLOPES[o], method, decays, False), 3)
+def _advance(objective, method, decays):
+    if not decays:
+        return make_block_advance(SLOPES[objective], method)
+    return make_advance(SLOPES[objective], method, decays, False)
+
+
+advance = _chosen(_advance, 3)
 advance_looking = _chosen(
     lambda o, method, decays: make_advance(SLOPES[o], method, decays, True), 3
 )
@@ -325,7 +356,7 @@ def make(OBJECTIVE, METHOD, DECAYS, compiler):
         enough, decay = real(tol), real(weight_decay)
         keep1, take1, keep2, take2 = real(beta1), real(1.0 - beta1), real(beta2), real(1.0 - beta2)
         outputs = x, grad, taken, converged, trajectory
-        s, ids = aligned(np.empty((ROWS + 1) * WIDTH, start.dtype)), np.empty(WIDTH, np.uint64)
+        s, ids = aligned(np.zeros((ROWS + 1) * WIDTH, start.dtype)), np.empty(WIDTH, np.uint64)
         for block_start in range(first, last, WIDTH):
             n = enter(s, ids, start, lr, momentum, block_start, min(block_start + WIDTH, last))
             options = enough, decay, keep1, take1, keep2, take2, real(eps)

@@ -71,6 +71,11 @@ def block(function):
     return njit(**OPTIONS)(function)
 
 
+def inlined_overload(name):
+    """Decorator: what picks the implementation of ``name`` by its arguments' types."""
+    return overload(name, strict=False, jit_options={**OPTIONS, "forceinline": True})
+
+
 def by_dtype(float32, float64):
     """Name for both versions of a scalar function; the first argument's type picks one.
 
@@ -84,5 +89,5 @@ def by_dtype(float32, float64):
         element = getattr(args[0], "dtype", args[0])  # of a number, or of Lanes of them
         return (float32 if element == types.float32 else float64).py_func
 
-    overload(name, strict=False, jit_options={**OPTIONS, "forceinline": True})(pick)
+    inlined_overload(name)(pick)
     return name

@@ -19,16 +19,31 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from loopnest.kernels.jit import by_dtype, scalar
-from loopnest.kernels.simd import fma, horner, select, shifted_to_exponent, split_exponent
+from loopnest.kernels.jit import by_dtype, inlined_overload, scalar
+from loopnest.kernels.simd import (
+    copysign,
+    fma,
+    horner,
+    reciprocal_seed,
+    scalef,
+    select,
+    shifted_to_exponent,
+    split_exponent,
+)
+from loopnest.kernels.simd_lanes import Lanes, has_scalef
 
 FLOAT32 = SimpleNamespace(
     real=np.float32,
     magic=1.5 * 2.0**23,  # adding it rounds to an integer
     exponent_magic=1.5 * 2.0**23 + 127,  # adding it puts n + bias into the low bits
-    log2e=1.442695e00,
+    scaled_magic=1.5 * 2.0**23 + 127 - 40,  # puts n - 40 + bias there
+    scale=2.0**-40,
+    log2e=(1.442695e00, 1.925963e-08),
     ln2=(6.931472e-01, -1.9046542e-09),
     gelu_k=(1.702e00, -2.193451e-08),  # the decimal 1.702 in two words
+    gelu_k_log2e=(2.455467e00, -2.6109499e-08),
+    # (2^r - 1)/r, |r| <= 1/2, relative error of 2^r 2.6e-9
+    power=(0.69314722, 0.24022653, 0.055503106, 0.009617693, 0.0013406644, 0.00015594677),
     tanh_c1=(1.5957692e00, -4.534068e-08),  # 2 sqrt(2/pi)
     tanh_c3=(7.1354814e-02, 2.3988325e-09),  # 0.044715 times that
     phi0=(3.989423e-01, -1.133517e-08),  # 1/sqrt(2 pi)
@@ -43,10 +58,11 @@ FLOAT32 = SimpleNamespace(
     log=(6.6666687e-01, 3.9988717e-01, 2.9582587e-01),
     # (tanh(x) - x)/x^3 in x^2, |x| <= 0.63, relative error 1.4e-7 (of tanh: 2e-8)
     tanh_small=(-3.3333328e-01, 1.3332736e-01, -5.3845823e-02, 2.0973234e-02, -6.062148e-03),
-    # where the slope of x sigmoid(x) is 0; the slope over w = x - silu_zero, |w| <= 1/2, 2e-8
-    silu_zero=(-1.2784646e00, 1.29792825e-08),
-    silu_slope=(0.2178117, 0.1466488, 0.018874649, -0.015222766)
-    + (-0.0066032996, 0.00012886828, 0.00077760586, 0.00017124189),
+    # where the slope of x sigmoid(x) is 0; the slope there, for x and for 1.702 x; less that,
+    # over w = x - silu_zero, |w| <= 1/4, 3e-8
+    silu_zero=-1.2784646,
+    silu_slope_zero=(-2.8270397e-09, 7.616695e-10),
+    silu_slope=(0.21781172, 0.1466488, 0.018873068, -0.015223057, -0.0065319985, 0.00014384245),
     # the same for the tanh form of GELU, |w| <= 5/8, 5e-10
     gelu_tanh_zero=(-7.5246143e-01, 1.1339628e-08),
     gelu_tanh_slope=(4.304001e-01, 3.8751844e-01, -1.5782855e-02, -1.1394434e-01)
@@ -61,9 +77,9 @@ FLOAT32 = SimpleNamespace(
     exp_low=-105.0,
     exp_high=89.0,
     tanh_end=10.0,
-    sigmoid_low=-112.0,
+    sigmoid_low=-108.8,
     sigmoid_high=30.0,
-    gelu_low=-65.0,
+    gelu_low=-63.95,
     gelu_high=18.0,
     gelu_tanh_low=-10.9,
     gelu_tanh_high=6.0,
@@ -74,9 +90,17 @@ FLOAT64 = SimpleNamespace(
     real=np.float64,
     magic=1.5 * 2.0**52,
     exponent_magic=1.5 * 2.0**52 + 1023,
-    log2e=1.4426950408889634,
+    scaled_magic=1.5 * 2.0**52 + 1023 - 100,
+    scale=2.0**-100,
+    log2e=(1.4426950408889634, 2.0355273740931033e-17),
     ln2=(0.6931471805599453, 2.3190468138462996e-17),
     gelu_k=(1.702, 4.263256414560601e-17),
+    gelu_k_log2e=(2.4554669595930156, 7.816541847237075e-17),
+    # relative error 1.8e-17
+    power=(0.6931471805599457, 0.24022650695910098, 0.0555041086647904, 0.009618129107607003)
+    + (0.001333355815343997, 0.0001540353044157185, 1.525272738518978e-05)
+    + (1.3215442675452855e-06, 1.0180647660573069e-07, 7.0725703945408e-09)
+    + (4.0780717860928704e-10,),
     tanh_c1=(1.5957691216057308, -9.96930880911092e-17),
     tanh_c3=(0.07135481627260025, -6.175149918155315e-19),
     phi0=(0.3989422804014327, -2.49232720227773e-17),
@@ -106,15 +130,14 @@ FLOAT64 = SimpleNamespace(
     + (-0.0014558277875939337, 0.0005899779307331993, -0.00023887304169216485)
     + (9.599544477439188e-05, -3.7000688791700405e-05, 1.212876418174637e-05)
     + (-2.4030435460377534e-06,),
-    # relative error 9e-21
-    silu_zero=(-1.2784645427610737, -1.0946994183093437e-16),
-    silu_slope=(0.2178117057198001, 0.1466487969969469, 0.018874814223782312)
-    + (-0.015222655223188017, -0.006606589138356692, 0.0001266274100800973)
-    + (0.0007985218818394918, 0.00018570724364466978, -4.090534236441042e-05)
-    + (-2.973354278225849e-05, -2.9426320605394226e-06, 2.3460354817002315e-06)
-    + (8.599712591190215e-07, -3.054819125209455e-08, -9.267735045948044e-08)
-    + (-1.8746556610921044e-08, 4.659700332440361e-09, 2.6542655109920334e-09)
-    + (1.5376657949200558e-10,),
+    # relative error 2e-19
+    silu_zero=-1.2784645427610737,
+    silu_slope_zero=(2.3843834755243115e-17, 1.6868712850696507e-17),
+    silu_slope=(0.2178117057198001, 0.1466487969969469, 0.018874814223782378)
+    + (-0.015222655223188018, -0.006606589138373429, 0.00012662741007778936)
+    + (0.0007985218834466932, 0.00018570724393212546, -4.09054158750973e-05)
+    + (-2.9733556880109773e-05, -2.940905252487355e-06, 2.3463749857869384e-06)
+    + (8.398336188897549e-07, -3.4557842798071035e-08),
     # relative error 1e-20
     gelu_tanh_zero=(-0.7524614220710163, 3.635560509207687e-17),
     gelu_tanh_slope=(0.4304000910248585, 0.38751844613578895, -0.01578285352184803)
@@ -155,18 +178,24 @@ def define(c):
     ZERO, HALF, ONE, TWO, FOUR = real(0), real(0.5), real(1), real(2), real(4)
     QUARTER, THREE_QUARTERS = real(0.25), real(0.75)
     MAGIC, EXPONENT_MAGIC = real(c.magic), real(c.exponent_magic)
-    LOG2E, LN2_HI, LN2_LO = real(c.log2e), real(c.ln2[0]), real(c.ln2[1])
+    SCALED_MAGIC, SCALE, UNSCALE = real(c.scaled_magic), real(c.scale), real(1 / c.scale)
+    LOG2E, LOG2E_LO = real(c.log2e[0]), real(c.log2e[1])
+    LN2_HI, LN2_LO = real(c.ln2[0]), real(c.ln2[1])
+    K_LOG2E, K_LOG2E_LO = real(c.gelu_k_log2e[0]), real(c.gelu_k_log2e[1])
+    POWER = tuple(real(v) for v in c.power)
     K_HI, K_LO = real(c.gelu_k[0]), real(c.gelu_k[1])
     C1_HI, C1_LO = real(c.tanh_c1[0]), real(c.tanh_c1[1])
     C3_HI, C3_LO = real(c.tanh_c3[0]), real(c.tanh_c3[1])
     PHI0, PHI0_LO = real(c.phi0[0]), real(c.phi0[1])
     SQRT_HALF, INF = real(c.sqrt_half), real(np.inf)
-    SILU_ZERO, SILU_ZERO_LO = real(c.silu_zero[0]), real(c.silu_zero[1])
+    SILU_ZERO = real(c.silu_zero)
+    SILU_SLOPE_ZERO, GELU_SLOPE_ZERO = real(c.silu_slope_zero[0]), real(c.silu_slope_zero[1])
     GELU_TANH_ZERO, GELU_TANH_ZERO_LO = real(c.gelu_tanh_zero[0]), real(c.gelu_tanh_zero[1])
     GELU_ERF_ZERO, GELU_ERF_ZERO_LO = real(c.gelu_erf_zero[0]), real(c.gelu_erf_zero[1])
     TANH_SMALL_END, GELU_TANH_NEAR = real(0.63), real(0.625)
     GELU_ERF_MIDDLE, GELU_ERF_NEAR = real(0.125), real(0.725)
     Q = tuple(real(v) for v in c.q)
+    Q2 = tuple(real(v * 2.0 ** (k + 1)) for k, v in enumerate(c.q))  # 2 Q(2r)
     PHI_SMALL = tuple(real(v) for v in c.phi_small)
     LOG = tuple(real(v) for v in c.log)
     ERFCX = tuple(real(v) for v in c.erfcx)
@@ -198,6 +227,20 @@ def define(c):
         return shifted_to_exponent(fma(n, share, EXPONENT_MAGIC))
 
     @scalar
+    def by_two_factors(x, n):
+        return x * pow2(n, THREE_QUARTERS) * pow2(n, QUARTER)
+
+    def times_pow2(x, n):
+        raise TypeError("for compiled code")
+
+    @inlined_overload(times_pow2)
+    def pick_times_pow2(x, n):
+        """x 2^n, rounded once where it is subnormal; x near 1."""
+        if isinstance(x, Lanes) and has_scalef:
+            return lambda x, n: scalef(x, n)
+        return by_two_factors.py_func
+
+    @scalar
     def reduce(x):
         """(t, n) with exp(x) = 2^n (1 + t)."""
         n = fma(x, LOG2E, MAGIC) - MAGIC
@@ -212,44 +255,73 @@ def define(c):
         return fma(r * r, horner(r, Q), r), n
 
     @scalar
-    def over_one_plus(f, t, n):
-        """f/(1 + E) with E = 2^n (1 + t)."""
-        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)  # s/d is 2^n
-        top = s + d
-        rest = d - (top - s)  # what rounding took from the sum, at n near 24 (53) up to an ulp
-        return f / (top + fma(t, s, rest)) * d
+    def nearer(y, d):
+        """1/d from y near it: Halley's step, with e = 1 - d y the error is e^3."""
+        e = fma(-d, y, ONE)
+        return fma(y, fma(e, e, e), y)
+
+    if real is np.float32:
+
+        @scalar
+        def near_reciprocal(d):
+            """1/d to 1.3e-4."""
+            return nearer(reciprocal_seed(d), d)
+    else:
+
+        @scalar
+        def near_reciprocal(d):
+            """1/d to 2.2e-12."""
+            return nearer(nearer(reciprocal_seed(d), d), d)
 
     @scalar
-    def squared_sum(t, s, d):
-        """(d + s (1 + t))^2, the sum in two words."""
-        top = s + d
-        w = fma(t, s, top)
-        rest = fma(t, s, top - w) + (d - (top - s))
-        return fma(w, w, (w + w) * rest)
+    def power_of(x, hi, lo):
+        """(t, s) with 2^(x (hi + lo)) = 2^n (1 + t), s = SCALE 2^n."""
+        m = fma(x, hi, SCALED_MAGIC)
+        r = fma(x, lo, fma(x, hi, -(m - SCALED_MAGIC)))
+        return r * horner(r, POWER), shifted_to_exponent(m)
 
     @scalar
-    def slope_over(h, t, n):
-        """(1 + E h)/(1 + E)^2, E as above: the slope of x sigmoid(z(x)), h = 1 + x z'(x)."""
-        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)
-        e = fma(t, s, s)
-        rest = fma(t, s, s - e)
-        return fma(e, h, fma(rest, h, d)) / squared_sum(t, s, d) * d
+    def quotient(f, more, less, y):
+        """f/(more + less) with y near the reciprocal of the sum, of which it loses nothing."""
+        q = f * y
+        rest = fma(q, less, fma(q, more, -f))  # of opposite sign, so that -0 stays -0
+        return fma(rest, -y, q)
 
     @scalar
-    def slope_over_sum(h, h_lo, t, n):
-        """`slope_over` of h + h_lo."""
-        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)
-        e = fma(t, s, s)
-        rest = fma(t, s, s - e)
-        return fma(e, h, fma(rest, h, fma(e, h_lo, d))) / squared_sum(t, s, d) * d
+    def over_one_plus(f, t, s):
+        """f/(1 + E) with SCALE E = s (1 + t)."""
+        more, less = at_least(s, SCALE), fma(s, t, at_most(s, SCALE))
+        return quotient(f, more, less, near_reciprocal(more + less)) * SCALE
 
     @scalar
-    def logistic_bump(a, scale):
-        """scale sigmoid(a) (1 - sigmoid(a)) = scale E/(1 + E)^2, E = exp(a), a >= 0 in range."""
-        t, n = reduce(a)
-        s, d = pow2(n, QUARTER), pow2(n, -THREE_QUARTERS)
-        e = s * scale
-        return fma(t, e, e) / squared_sum(t, s, d) * d
+    def sigmoid_tail(t, s):
+        """1/(1 + E)/SCALE, E as above, but at least 1."""
+        less = fma(s, t, SCALE)
+        return quotient(ONE, s, less, near_reciprocal(s + less))
+
+    @scalar
+    def logistic_bump(x, hi, lo, scale):
+        """scale sigmoid(z) (1 - sigmoid(z)) with 2^(x (hi + lo)) = exp(z) at least 1."""
+        t, s = power_of(x, hi, lo)
+        q = sigmoid_tail(t, s)
+        y = q * (SCALE * scale)
+        return fma(-y, q * SCALE, y)
+
+    @scalar
+    def swish_slope(x, xz, h, t, s):
+        """Slope of x sigmoid(z(x)), z odd, from E = exp(|z|); xz = |x| z'(|x|), h = 1 - xz.
+
+        With q = sigmoid(-|z|) it is q (h + q xz) for negative x, one less that for positive.
+        """
+        q = sigmoid_tail(t, s)
+        y = q * fma(xz, q * SCALE, h) * SCALE
+        return select(x < ZERO, y, ONE - y)
+
+    @scalar
+    def reciprocal(d):
+        """1/d, a few times 1e-8 (1e-16) off."""
+        y = near_reciprocal(d)
+        return fma(y, fma(-d, y, ONE), y)
 
     @scalar
     def gelu_argument(x):
@@ -280,7 +352,7 @@ def define(c):
     def mills(a):
         """Phi(-a)/exp(-a^2/2) for 0 <= a, half the scaled complementary erf, in two words."""
         b = a + FOUR
-        s = ONE / b
+        s = reciprocal(b)
         s_lo = fma(-b, s, ONE) * s + ((b - FOUR) - a) * s * s  # what both roundings took
         p = horner((a - FOUR) * s, ERFCX)
         m = p * s
@@ -297,9 +369,10 @@ def define(c):
 
     @scalar
     def exp(x):
-        t, n = reduce(at_most(at_least(x, EXP_LOW), EXP_HIGH))
-        s = pow2(n, THREE_QUARTERS)
-        return fma(t, s, s) * pow2(n, QUARTER)
+        x = at_most(at_least(x, EXP_LOW), EXP_HIGH)
+        n = fma(x, LOG2E, MAGIC) - MAGIC
+        r = fma(x, LOG2E_LO, fma(x, LOG2E, -n))
+        return times_pow2(fma(r, horner(r, POWER), ONE), n)
 
     @scalar
     def log(x):
@@ -316,28 +389,31 @@ def define(c):
 
     @scalar
     def sigmoid(x):
-        t, n = reduce(-at_most(at_least(x, SIGMOID_LOW), SIGMOID_HIGH))
-        return over_one_plus(ONE, t, n)
+        t, s = power_of(at_most(at_least(x, SIGMOID_LOW), SIGMOID_HIGH), -LOG2E, -LOG2E_LO)
+        return over_one_plus(ONE, t, s)
 
     @scalar
     def sigmoid_derivative(x):
-        return logistic_bump(at_most(abs(x), -SIGMOID_LOW), ONE)
+        return logistic_bump(at_most(abs(x), -SIGMOID_LOW), LOG2E, LOG2E_LO, ONE)
 
     @scalar
     def tanh(x):
-        """1 - 2/(1 + exp(2|x|)), near 0 a polynomial"""
+        """h/(h + 1) with h = expm1(2|x|)/2, the sign of x."""
         a = at_most(abs(x), TANH_END)
-        t, n = reduce(a + a)
-        s = pow2(n, ONE)
-        y = ONE - TWO / fma(t, s, s + ONE)
-        y = select(x < ZERO, -y, y)
-        h = x * x
-        return select(a < TANH_SMALL_END, x * fma(h, horner(h, TANH_SMALL), ONE), y)
+        m = fma(a, TWO * LOG2E, EXPONENT_MAGIC)
+        n, s = m - EXPONENT_MAGIC, shifted_to_exponent(m)
+        r = fma(-n, HALF * LN2_HI, a)
+        t = fma(r * r, horner(r, Q2), n * (-HALF * LN2_LO))  # expm1(2 r)/2 is r + t
+        h = fma(s, t, fma(s, r, fma(s, HALF, -HALF)))
+        y = near_reciprocal(h + ONE)
+        q = h * y
+        rest = fma(q, h, q - h)  # q (h + 1) - h
+        return copysign(fma(rest, -y, q), x)
 
     @scalar
     def tanh_derivative(x):
         a = at_most(abs(x), -HALF * SIGMOID_LOW)
-        return logistic_bump(a + a, FOUR)
+        return logistic_bump(a, TWO * LOG2E, TWO * LOG2E_LO, FOUR)
 
     @scalar
     def relu(x):
@@ -358,51 +434,55 @@ def define(c):
     @scalar
     def silu(x):
         f = at_least(x, SIGMOID_LOW)
-        t, n = reduce(-at_most(f, SIGMOID_HIGH))
-        return over_one_plus(f, t, n)
+        t, s = power_of(f, -LOG2E, -LOG2E_LO)
+        return select(x > SIGMOID_HIGH, x, over_one_plus(f, t, s))
+
+    @scalar
+    def near_silu_zero(w, slope_zero, y):
+        """The slope at w = z - SILU_ZERO from its polynomial, or y where that does not hold."""
+        return select(abs(w) < QUARTER, fma(w, horner(w, SILU_SLOPE), slope_zero), y)
 
     @scalar
     def silu_derivative(x):
-        z = at_most(at_least(x, SIGMOID_LOW), SIGMOID_HIGH)
-        t, n = reduce(-z)
-        w = (z - SILU_ZERO) - SILU_ZERO_LO
-        return select(abs(w) < HALF, w * horner(w, SILU_SLOPE), slope_over(ONE + z, t, n))
+        a = at_most(abs(x), -SIGMOID_LOW)
+        t, s = power_of(a, LOG2E, LOG2E_LO)
+        y = swish_slope(x, a, ONE - a, t, s)
+        return near_silu_zero(x - SILU_ZERO, SILU_SLOPE_ZERO, y)
 
     @scalar
     def gelu(x):
         """x sigmoid(1.702 x)"""
         f = at_least(x, GELU_LOW)
-        hi, lo = gelu_argument(at_most(f, GELU_HIGH))
-        t, n = reduce_sum(-hi, -lo)
-        return over_one_plus(f, t, n)
+        t, s = power_of(f, -K_LOG2E, -K_LOG2E_LO)
+        return select(x > GELU_HIGH, x, over_one_plus(f, t, s))
 
     @scalar
     def gelu_derivative(x):
-        f = at_most(at_least(x, GELU_LOW), GELU_HIGH)
-        hi, lo = gelu_argument(f)
-        t, n = reduce_sum(-hi, -lo)
-        w = (hi - SILU_ZERO) + (lo - SILU_ZERO_LO)
-        return select(abs(w) < HALF, w * horner(w, SILU_SLOPE), slope_over(fma(f, K_HI, ONE), t, n))
+        a = at_most(abs(x), -GELU_LOW)
+        t, s = power_of(a, K_LOG2E, K_LOG2E_LO)
+        y = swish_slope(x, a * K_HI, fma(-a, K_HI, ONE), t, s)
+        return near_silu_zero(fma(x, K_HI, -SILU_ZERO), GELU_SLOPE_ZERO, y)
 
     @scalar
     def gelu_tanh(x):
         """x/2 (1 + tanh(u)) = x sigmoid(2u)"""
         f = at_least(x, GELU_TANH_LOW)
-        z = at_most(f, GELU_TANH_HIGH)
-        w, w_lo, _, _ = gelu_tanh_factor(z)
-        hi, lo = times_factor(z, w, w_lo)
+        w, w_lo, _, _ = gelu_tanh_factor(f)
+        hi, lo = times_factor(f, w, w_lo)
         t, n = reduce_sum(-hi, -lo)
-        return over_one_plus(f, t, n)
+        y = over_one_plus(f, t, shifted_to_exponent(n + SCALED_MAGIC))
+        return select(x > GELU_TANH_HIGH, x, y)
 
     @scalar
     def gelu_tanh_derivative(x):
-        f = at_most(at_least(x, GELU_TANH_LOW), GELU_TANH_HIGH)
-        w, w_lo, v, v_lo = gelu_tanh_factor(f)
-        hi, lo = times_factor(f, w, w_lo)
-        t, n = reduce_sum(-hi, -lo)
-        h = fma(f, v, ONE)
-        y = slope_over_sum(h, fma(f, v_lo, fma(f, v, ONE - h)), t, n)
-        d = (f - GELU_TANH_ZERO) - GELU_TANH_ZERO_LO
+        a = at_most(abs(x), -GELU_TANH_LOW)
+        w, w_lo, v, v_lo = gelu_tanh_factor(a)
+        hi, lo = times_factor(a, w, w_lo)
+        t, n = reduce_sum(hi, lo)
+        h = fma(-a, v, ONE)
+        h = h + fma(-a, v_lo, fma(-a, v, ONE - h))
+        y = swish_slope(x, a * v, h, t, shifted_to_exponent(n + SCALED_MAGIC))
+        d = (x - GELU_TANH_ZERO) - GELU_TANH_ZERO_LO
         return select(abs(d) < GELU_TANH_NEAR, d * horner(d, GELU_TANH_SLOPE), y)
 
     @scalar
@@ -459,6 +539,7 @@ def _both(name):
     return by_dtype(getattr(_F32, name), getattr(_F64, name))
 
 
+reciprocal = _both("reciprocal")
 exp = _both("exp")
 log = _both("log")
 sigmoid = _both("sigmoid")

@@ -5,26 +5,43 @@ over blocks of 16 is then vector code by construction, whatever width LLVM prefe
 takes 256-bit vectors on AVX-512 machines), in place too, and a tail is one masked block instead
 of a scalar loop. LLVM splits the value where registers are narrower. Beside simd.py the only
 file with LLVM IR.
+
+A long loop takes BLOCK at a time where there are registers enough: a function is one chain of
+some twenty operations, each waiting four cycles for the one before, and a core looks ahead over two
+or three such chains only. With four of them side by side it waits less.
 """
 
+import math
 import operator
 
+import llvmlite.binding
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
+
+
+def _has(feature):
+    """Whether the code is compiled for a CPU with this feature."""
+    if config.CPU_FEATURES is not None:
+        return f"+{feature}" in config.CPU_FEATURES.split(",")
+    return bool(llvmlite.binding.get_host_cpu_features().get(feature))
+
+
+has_scalef = _has("avx512f")
+BLOCK = 4 * LANES if _has("avx512f") else LANES
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class Lanes(types.Type):
-    """16 numbers of one type; of booleans: a mask."""
+    """16 numbers of one type, or ``count``; of booleans: a mask."""
 
-    def __init__(self, dtype):
-        self.dtype = dtype
-        super().__init__(name=f"Lanes({dtype})")
+    def __init__(self, dtype, count=LANES):
+        self.dtype, self.count = dtype, count
+        super().__init__(name=f"Lanes({dtype}, {count})")
 
 
 @register_model(Lanes)
@@ -32,7 +49,7 @@ class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager, fe_type):
         element = manager.lookup(fe_type.dtype).get_value_type()
         element = ir.IntType(1) if fe_type.dtype == types.boolean else element
-        super().__init__(manager, fe_type, ir.VectorType(element, LANES))
+        super().__init__(manager, fe_type, ir.VectorType(element, fe_type.count))
 
 
 def element_of(kind):
@@ -62,6 +79,22 @@ def splat(builder, value, llvm):
     return builder.shuffle_vector(first, none, ir.Constant(ir.VectorType(_I32, llvm.count), None))
 
 
+def part(builder, value, first, count):
+    """Lanes ``first`` to ``first + count`` of a vector."""
+    indices = ir.Constant(ir.VectorType(_I32, count), list(range(first, first + count)))
+    return builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), indices)
+
+
+def joined(builder, parts):
+    """One vector of several of the same length, a power of two of them."""
+    while len(parts) > 1:
+        count = 2 * parts[0].type.count
+        indices = ir.Constant(ir.VectorType(_I32, count), list(range(count)))
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        parts = [builder.shuffle_vector(a, b, indices) for a, b in pairs]
+    return parts[0]
+
+
 def call_llvm(builder, name, value_type, arguments):
     """LLVM intrinsic ``llvm.<name>.<suffix of the type>`` from and to one type."""
     vector = isinstance(value_type, ir.VectorType)
@@ -88,7 +121,6 @@ _COMPARISONS = {
     operator.eq: "==",
     operator.ne: "!=",
 }
-_MASK = Lanes(types.boolean)
 
 
 def _define(function, result_of, generate):
@@ -129,17 +161,20 @@ for _function, _sign in _COMPARISONS.items():
     _compare = "fcmp_unordered" if _sign == "!=" else "fcmp_ordered"
     _binary(
         _function,
-        lambda kind: _real(kind) and _MASK,
+        lambda kind: _real(kind) and Lanes(types.boolean, kind.count),
         lambda builder, a, b, how=_compare, sign=_sign: getattr(builder, how)(sign, a, b),
     )
 _binary(
     operator.or_,
-    lambda kind: kind if kind == _MASK else None,
+    lambda kind: kind if kind.dtype == types.boolean else None,
     lambda builder, a, b: builder.or_(a, b),
 )
 lower_builtin(operator.neg, Lanes)(_define(operator.neg, _real, lambda builder, a: builder.fneg(a)))
 lower_builtin(abs, Lanes)(
     _define(abs, _real, lambda builder, a: call_llvm(builder, "fabs", a.type, [a]))
+)
+lower_builtin(math.sqrt, Lanes)(
+    _define(math.sqrt, _real, lambda builder, a: call_llvm(builder, "sqrt", a.type, [a]))
 )
 
 
@@ -170,12 +205,11 @@ def _is_real_array(kind):
     return isinstance(kind, types.Array) and isinstance(kind.dtype, types.Float) and kind.ndim == 1
 
 
-@intrinsic
-def load(typingctx, x, i):
-    """x[i : i + 16] of a contiguous 1-D array."""
+def _load(x, count):
+    """Signature and code of a load."""
     if not _is_real_array(x):
         return None
-    kind = Lanes(x.dtype)
+    kind = Lanes(x.dtype, count)
 
     def codegen(context, builder, sig, args):
         llvm = context.get_value_type(kind)
@@ -185,6 +219,18 @@ def load(typingctx, x, i):
         return value
 
     return kind(x, types.int64), codegen
+
+
+@intrinsic
+def load(typingctx, x, i):
+    """x[i : i + 16] of a contiguous 1-D array."""
+    return _load(x, LANES)
+
+
+@intrinsic
+def load_block(typingctx, x, i):
+    """x[i : i + BLOCK] of a contiguous 1-D array."""
+    return _load(x, BLOCK)
 
 
 @intrinsic
@@ -208,8 +254,8 @@ def load_some(typingctx, x, i, count, rest):
 
 @intrinsic
 def store(typingctx, y, i, value):
-    """y[i : i + 16] = value."""
-    if not (_is_real_array(y) and value == Lanes(y.dtype)):
+    """y[i : i + 16] = value, or as many as it has."""
+    if not (_is_real_array(y) and isinstance(value, Lanes) and value.dtype == y.dtype):
         return None
 
     def codegen(context, builder, sig, args):

@@ -11,14 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 
 from loopnest.kernels.jit import by_dtype, scalar
-from loopnest.kernels.simd import bits_of, float_of, fma, horner, select
+from loopnest.kernels.scalar import reciprocal
+from loopnest.kernels.simd import fma, horner, select, shifted_to_exponent
 
 FLOAT32 = SimpleNamespace(
     real=np.float32,
-    bits=np.int32,
-    mantissa_bits=23,
-    magic=1.5 * 2.0**23,  # adding it rounds to an integer, which the low bits then hold
-    last=126.0,  # n up to here: 2^n and 2^-n are normal numbers
+    magic=1.5 * 2.0**23 + 127,  # adding it puts n + bias into the low bits
+    last=120.0,  # n up to here: 2^n and 2^-n are normal numbers, and `reciprocal` can do it
     # k and, in two words, k log2(e)
     gelu=(1.702, 2.455467, -2.6109499e-08),
     silu=(1.0, 1.442695, 1.925963e-08),
@@ -27,10 +26,8 @@ FLOAT32 = SimpleNamespace(
 )
 FLOAT64 = SimpleNamespace(
     real=np.float64,
-    bits=np.int64,
-    mantissa_bits=52,
-    magic=1.5 * 2.0**52,
-    last=1022.0,
+    magic=1.5 * 2.0**52 + 1023,
+    last=1016.0,
     gelu=(1.702, 2.4554669595930156, 7.816541847237075e-17),
     silu=(1.0, 1.4426950408889634, 2.0355273740931033e-17),
     # relative error 1.8e-17
@@ -43,12 +40,11 @@ FLOAT64 = SimpleNamespace(
 
 def define(c, k, k_log2e):
     """The slope in the dtype whose constants are ``c``."""
-    real, bits = c.real, c.bits
+    real = c.real
     ONE, MAGIC, K = real(1), real(c.magic), real(k)
     HI, LO = real(k_log2e[0]), real(k_log2e[1])
     HIGH = real(c.last / k_log2e[0])
     LOW = -HIGH
-    MANTISSA_BITS = bits(c.mantissa_bits)
     Q = tuple(real(v) for v in c.q)
 
     @scalar
@@ -57,10 +53,9 @@ def define(c, k, k_log2e):
         x = select(x > HIGH, HIGH, x)
         m = fma(-x, HI, MAGIC)
         r = fma(-x, LO, fma(-x, HI, -(m - MAGIC)))
-        power = fma(r, horner(r, Q), ONE)
-        e = float_of(bits(bits_of(power) + bits(bits_of(m) << MANTISSA_BITS)))
-        s = ONE / (ONE + e)
-        return s * fma(x * K, e * s, ONE)
+        power, scale = fma(r, horner(r, Q), ONE), shifted_to_exponent(m)
+        s = reciprocal(fma(power, scale, ONE))
+        return s * fma(x * K, power * scale * s, ONE)
 
     return slope
 
