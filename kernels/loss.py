@@ -2,7 +2,8 @@
 
 Sums over a row run in 16 lanes, folded 8, 4, 2, 1. With m the row's maximum, softmax is
 exp(x - m)/sum and log_softmax is (x - m) - log(sum): no overflow, and a row of all -inf
-gives NaN. Rows of up to 16 classes are worked on in blocks of rows (few_classes.py).
+gives NaN. Rows of up to 16 classes are worked on in blocks of rows (few_classes.py),
+longer ones a few side by side (loss_rows.py).
 
 Loss and gradient come from one pass: the kernels skip either if its array is empty. A target q
 (one class, or probabilities; smoothed by e: (1 - e) q + e/C) with class weights w has the loss
@@ -11,7 +12,7 @@ Loss and gradient come from one pass: the kernels skip either if its array is em
 
 import numpy as np
 
-from loopnest.kernels import few_classes, scalar
+from loopnest.kernels import few_classes, loss_rows, scalar
 from loopnest.kernels.jit import block, kernel
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.simd import select
@@ -91,7 +92,7 @@ def softmax(x, first, last, y):
         few_classes.softmax(x1, classes, first, last, y1)
         return
     zero, one = x1.dtype.type(0), x1.dtype.type(1)
-    for n in range(first, last):
+    for n in range(loss_rows.softmax(x1, classes, first, last, y1), last):
         _, total = exponentials(x1, n * classes, classes, y1)
         scale_row(y1, n * classes, classes, one / total, zero, one)
 
@@ -104,7 +105,7 @@ def log_softmax(x, first, last, y):
         few_classes.log_softmax(x1, classes, first, last, y1)
         return
     zero, whole = x1.dtype.type(0), classes - classes % LANES
-    for n in range(first, last):
+    for n in range(loss_rows.log_softmax(x1, classes, first, last, y1), last):
         start = n * classes
         top, rest = log_sum(x1, start, classes)
         for i in range(start, start + whole, LANES):
@@ -171,6 +172,10 @@ def cross_entropy(
     lanes = np.zeros(LANES, x.dtype)
     add_lanes(lanes, weight, 0, weight.size)
     weights = fold(lanes)
+    if smoothing == 0 and weight.size == 0:
+        first = loss_rows.cross_entropy(
+            x, target, classes, ignore_index, scale, first, last, losses, d
+        )  # fmt: skip
     for n in range(first, last):
         start, hit = n * classes, target[n]
         if hit == ignore_index:

@@ -1,0 +1,190 @@
+"""Rows of more than 16 classes, a few at a time (ROWS of them side by side); part of loss.py.
+
+A row alone waits most of its time: for its maximum, folded from 16 lanes, then for the exponentials
+of its last numbers, then for their folded sum. Side by side, one row's waiting is another's
+work. Logarithms and reciprocals of the sums are those of a set of up to 16 rows at once. Each row's
+results are those of a row alone, bit for bit.
+"""
+
+import numpy as np
+
+from loopnest.kernels import scalar
+from loopnest.kernels.jit import block
+from loopnest.kernels.jit import scalar as inlined
+from loopnest.kernels.simd import select
+from loopnest.kernels.simd_lanes import (
+    LANES,
+    ROWS,
+    fold_rows_max,
+    fold_rows_sum,
+    keep_first,
+    load,
+    load_rows,
+    load_rows_some,
+    repeat_block,
+    repeat_rows,
+    store,
+    store_each,
+    store_rows,
+    store_rows_some,
+)
+
+LONG = 4096  # classes: 16 such rows take 256 KB
+
+
+@inlined
+def row_max(x, start, classes):
+    """Largest number of each row, NaN left out."""
+    low, whole = x.dtype.type(-np.inf), classes - classes % LANES
+    best = repeat_block(low)
+    for i in range(start, start + whole, LANES):
+        v = load_rows(x, i, classes)
+        best = select(v > best, v, best)
+    if whole < classes:
+        v = load_rows_some(x, start + whole, classes, classes - whole, low)
+        best = select(v > best, v, best)
+    return fold_rows_max(best)
+
+
+@inlined
+def exponentials(x, start, classes, y):
+    """y = exp(x - max); returns (max, sum of y) of each row."""
+    zero, whole = x.dtype.type(0), classes - classes % LANES
+    top, total = row_max(x, start, classes), repeat_block(zero)
+    for i in range(start, start + whole, LANES):
+        e = scalar.exp(load_rows(x, i, classes) - top)
+        store_rows(y, i, classes, e)
+        total = total + e
+    if whole < classes:
+        at, rest = start + whole, classes - whole
+        e = scalar.exp(load_rows_some(x, at, classes, rest, zero) - top)
+        store_rows_some(y, at, classes, rest, e)
+        total = total + keep_first(e, rest, zero)
+    return top, fold_rows_sum(total)
+
+
+@inlined
+def sums(x, start, classes):
+    """(max, sum of exp(x - max)) of each row, without storing the exponentials."""
+    zero, whole = x.dtype.type(0), classes - classes % LANES
+    top, total = row_max(x, start, classes), repeat_block(zero)
+    for i in range(start, start + whole, LANES):
+        total = total + scalar.exp(load_rows(x, i, classes) - top)
+    if whole < classes:
+        e = scalar.exp(load_rows_some(x, start + whole, classes, classes - whole, zero) - top)
+        total = total + keep_first(e, classes - whole, zero)
+    return top, fold_rows_sum(total)
+
+
+@inlined
+def set_of(first, last, classes):
+    """(n, end) of the next set of rows: a multiple of ROWS, of long rows as few as that."""
+    count = last - first
+    most = LANES if classes <= LONG else ROWS
+    return first, first + min(count - count % ROWS, most)
+
+
+@block
+def softmax(x, classes, first, last, y):
+    """Rows from ``first`` on, but for the last few; where it ended."""
+    zero, one, whole = x.dtype.type(0), x.dtype.type(1), classes - classes % LANES
+    totals = np.ones(LANES, x.dtype)
+    n, end = set_of(first, last, classes)
+    while n < end:
+        for r in range(n, end, ROWS):
+            store_each(totals, r - n, exponentials(x, r * classes, classes, y)[1])
+        store(totals, 0, one / load(totals, 0))
+        for r in range(n, end, ROWS):
+            start, factor = r * classes, repeat_rows(totals, r - n)
+            for i in range(start, start + whole, LANES):
+                store_rows(y, i, classes, load_rows(y, i, classes) * factor)
+            if whole < classes:
+                at, rest = start + whole, classes - whole
+                e = load_rows_some(y, at, classes, rest, zero)
+                store_rows_some(y, at, classes, rest, e * factor)
+        n, end = set_of(end, last, classes)
+    return n
+
+
+@block
+def log_softmax(x, classes, first, last, y):
+    """As `softmax`; y holds x - max in between, as memory is best written while computing."""
+    zero, whole = x.dtype.type(0), classes - classes % LANES
+    logs = np.ones(LANES, x.dtype)
+    n, end = set_of(first, last, classes)
+    while n < end:
+        for r in range(n, end, ROWS):
+            start = r * classes
+            top, total = row_max(x, start, classes), repeat_block(zero)
+            for i in range(start, start + whole, LANES):
+                v = load_rows(x, i, classes) - top
+                store_rows(y, i, classes, v)
+                total = total + scalar.exp(v)
+            if whole < classes:
+                at, rest = start + whole, classes - whole
+                v = load_rows_some(x, at, classes, rest, zero) - top
+                store_rows_some(y, at, classes, rest, v)
+                total = total + keep_first(scalar.exp(v), rest, zero)
+            store_each(logs, r - n, fold_rows_sum(total))
+        store(logs, 0, scalar.log(load(logs, 0)))
+        for r in range(n, end, ROWS):
+            start, log = r * classes, repeat_rows(logs, r - n)
+            for i in range(start, start + whole, LANES):
+                store_rows(y, i, classes, load_rows(y, i, classes) - log)
+            if whole < classes:
+                at, rest = start + whole, classes - whole
+                v = load_rows_some(y, at, classes, rest, zero)
+                store_rows_some(y, at, classes, rest, v - log)
+        n, end = set_of(end, last, classes)
+    return n
+
+
+@inlined
+def share(d, start, classes, inverse, factor):
+    """From exponentials to (d inverse) factor in each row."""
+    zero, whole = d.dtype.type(0), classes - classes % LANES
+    for i in range(start, start + whole, LANES):
+        store_rows(d, i, classes, (load_rows(d, i, classes) * inverse) * factor)
+    if whole < classes:
+        at, rest = start + whole, classes - whole
+        e = load_rows_some(d, at, classes, rest, zero)
+        store_rows_some(d, at, classes, rest, (e * inverse) * factor)
+
+
+@block
+def cross_entropy(x, target, classes, ignore_index, scale, first, last, losses, d):
+    """Losses and gradients for class indices, neither weighted nor smoothed; as `softmax`."""
+    zero, one = x.dtype.type(0), x.dtype.type(1)
+    tops, totals, logs = np.zeros(LANES, x.dtype), np.ones(LANES, x.dtype), np.empty(LANES, x.dtype)
+    n, end = set_of(first, last, classes)
+    while n < end:
+        for r in range(n, end, ROWS):
+            if d.size:
+                top, total = exponentials(x, r * classes, classes, d)
+            else:
+                top, total = sums(x, r * classes, classes)
+            store_each(tops, r - n, top)
+            store_each(totals, r - n, total)
+        store(logs, 0, scalar.log(load(totals, 0)))
+        store(totals, 0, one / load(totals, 0))
+        if losses.size:
+            for r in range(n, end):
+                hit = target[r]
+                if hit == ignore_index:
+                    losses[r] = zero
+                else:
+                    losses[r] = logs[r - n] - (x[r * classes + hit] - tops[r - n])
+        if d.size:
+            for r in range(n, end):  # of the class that was hit; the maxima have served
+                if target[r] != ignore_index:
+                    tops[r - n] = (d[r * classes + target[r]] * totals[r - n] - one) * scale[r]
+            for r in range(n, end, ROWS):
+                inverse, factor = repeat_rows(totals, r - n), repeat_rows(scale, r)
+                share(d, r * classes, classes, inverse, factor)
+            for r in range(n, end):
+                if target[r] != ignore_index:
+                    d[r * classes + target[r]] = tops[r - n]
+                else:
+                    d[r * classes : (r + 1) * classes] = zero
+        n, end = set_of(end, last, classes)
+    return n
