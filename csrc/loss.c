@@ -1,53 +1,113 @@
 /* loss.c: softmax and cross-entropy on the rows of x (n, classes); the twin is
  * kernels/loss.py. Sums over a row run in 16 lanes (lanes.h). */
-#define LANES 16
+#define SUMS 16
+#define PARTS (SUMS / LANES)
+#define LONG 4096 /* classes: 16 such rows take 256 KB */
 #define ROWS 64
+
+/* v > best ? v : best */
+static inline F(vec) F(larger_lanes)(F(vec) v, F(vec) best)
+{
+#if LN_X86 && LN_VECTOR_BYTES == 64
+    return MM512(max)(v, best);
+#elif LN_X86 && LN_VECTOR_BYTES == 32
+    return MM256(max)(v, best);
+#else
+    for (int i = 0; i < LANES; i++) best[i] = v[i] > best[i] ? v[i] : best[i];
+    return best;
+#endif
+}
 
 /* Largest of a row, NaN left out. */
 static inline real F(row_max)(const real *x, int64_t count)
 {
-    real best[LANES];
+    F(vec) part[PARTS];
+    real best[SUMS];
     int64_t i = 0;
-    for (int lane = 0; lane < LANES; lane++) best[lane] = -(real)INFINITY;
-    for (; i + LANES <= count; i += LANES)
-        for (int lane = 0; lane < LANES; lane++)
-            best[lane] = x[i + lane] > best[lane] ? x[i + lane] : best[lane];
+    UNROLL for (int p = 0; p < PARTS; p++) part[p] = F(splat)(-(real)INFINITY);
+    for (; i + SUMS <= count; i += SUMS)
+        UNROLL for (int p = 0; p < PARTS; p++)
+            part[p] = F(larger_lanes)(F(load)(x + i + p * LANES), part[p]);
+    UNROLL for (int p = 0; p < PARTS; p++) F(store)(best + p * LANES, part[p]);
     for (int lane = 0; i + lane < count; lane++)
         best[lane] = x[i + lane] > best[lane] ? x[i + lane] : best[lane];
-    for (int half = LANES / 2; half; half /= 2)
+    for (int half = SUMS / 2; half; half /= 2)
         for (int lane = 0; lane < half; lane++)
             best[lane] = best[lane] > best[lane + half] ? best[lane] : best[lane + half];
     return best[0];
 }
 
-/* y = exp(x - max) on a row; returns the sum of y. */
-static inline real F(exponentials)(const real *x, int64_t count, real *y, real *top)
+/* lanes += a row: lane l takes elements l, l+16, ... */
+static inline void F(add_row)(real lanes[SUMS], const real *x, int64_t count)
 {
-    real lanes[LANES] = {0}, best = F(row_max)(x, count);
-    *top = best;
-    INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = F(exp)(x[i] - best);
-    F(add_lanes)(lanes, y, count);
+    F(vec) part[PARTS];
+    int64_t i = 0;
+    UNROLL for (int p = 0; p < PARTS; p++) part[p] = F(load)(lanes + p * LANES);
+    for (; i + SUMS <= count; i += SUMS)
+        UNROLL for (int p = 0; p < PARTS; p++) part[p] += F(load)(x + i + p * LANES);
+    UNROLL for (int p = 0; p < PARTS; p++) F(store)(lanes + p * LANES, part[p]);
+    for (int lane = 0; i + lane < count; lane++) lanes[lane] += x[i + lane];
+}
+
+/* y = exp(x - top) on a row; returns the sum of y. */
+static inline real F(exponentials)(const real *x, int64_t count, real top, real *y)
+{
+    real lanes[SUMS] = {0};
+    INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = F(exp)(x[i] - top);
+    F(add_row)(lanes, y, count);
     return F(fold)(lanes);
 }
 
-/* Log of the sum of exp(x - max) of a row. */
-static inline real F(log_sum)(const real *x, int64_t count, real *top)
+/* Sum of exp(x - top) of a row; x - top goes to y, if there is one. */
+static inline real F(sum)(const real *x, int64_t count, real top, real *y)
 {
-    real lanes[LANES] = {0}, e[LANES * 16], best = F(row_max)(x, count);
-    *top = best;
-    for (int64_t i = 0; i < count; i += LANES * 16) {
-        int64_t left = count - i < LANES * 16 ? count - i : LANES * 16;
-        INDEPENDENT for (int64_t k = 0; k < left; k++) e[k] = F(exp)(x[i + k] - best);
-        F(add_lanes)(lanes, e, left);
+    real lanes[SUMS] = {0}, e[SUMS * 16];
+    for (int64_t i = 0; i < count; i += SUMS * 16) {
+        int64_t left = count - i < SUMS * 16 ? count - i : SUMS * 16;
+        if (y)
+            INDEPENDENT for (int64_t k = 0; k < left; k++) {
+                real v = x[i + k] - top;
+                y[i + k] = v;
+                e[k] = F(exp)(v);
+            }
+        else
+            INDEPENDENT for (int64_t k = 0; k < left; k++) e[k] = F(exp)(x[i + k] - top);
+        F(add_row)(lanes, e, left);
     }
-    return F(log)(F(fold)(lanes));
+    return F(fold)(lanes);
+}
+
+/* Rows are worked on in sets, one step for all of them and then the next: the steps of a single
+ * row, a maximum, a sum, each a chain of folds, would wait for each other. */
+typedef struct {
+    real top[SUMS], total[SUMS];
+} F(row_set);
+
+static inline int64_t F(set_size)(int64_t rows, int64_t classes)
+{
+    int64_t most = classes <= LONG ? SUMS : 1;
+    return rows < most ? rows : most;
+}
+
+/* Maxima and sums of a set; y gets the exponentials, or with `logs` x - top, or may be NULL. */
+static void F(set_sums)(const real *x, int64_t rows, int64_t classes, int logs, real *y,
+                        F(row_set) *set)
+{
+    for (int r = 0; r < SUMS; r++) set->total[r] = 1;
+    for (int64_t r = 0; r < rows; r++) set->top[r] = F(row_max)(x + r * classes, classes);
+    for (int64_t r = 0; r < rows; r++) {
+        const real *row = x + r * classes;
+        real *out = y ? y + r * classes : NULL;
+        set->total[r] = y && !logs ? F(exponentials)(row, classes, set->top[r], out)
+                                   : F(sum)(row, classes, set->top[r], out);
+    }
 }
 
 /* ---- rows of up to 16 classes, in blocks of 64 rows: a lane is a row, and the folds become
  * sums of whole vectors in the same order (kernels/few_classes.py) ---- */
 
 typedef struct {
-    real columns[LANES][ROWS], e[LANES][ROWS], part[8][ROWS], top[ROWS], total[ROWS];
+    real columns[SUMS][ROWS], e[SUMS][ROWS], part[8][ROWS], top[ROWS], total[ROWS];
 } F(row_block);
 
 static inline void F(to_columns)(const real *x, int64_t rows, int64_t classes, real columns[][ROWS])
@@ -144,31 +204,41 @@ static void F(few_cross_entropy)(const real *x, const int64_t *target, int64_t c
 
 void OP(softmax)(const real *x, int64_t classes, int64_t first, int64_t last, real *y)
 {
-    if (classes <= LANES) {
+    if (classes <= SUMS) {
         for (int64_t n = first; n < last; n += ROWS)
             F(few_softmax)(x + n * classes, classes, last - n < ROWS ? last - n : ROWS,
                            y + n * classes);
         return;
     }
-    for (int64_t n = first; n < last; n++) {
-        real top, *out = y + n * classes;
-        real factor = 1 / F(exponentials)(x + n * classes, classes, out, &top);
-        INDEPENDENT for (int64_t i = 0; i < classes; i++) out[i] *= factor;
+    F(row_set) set;
+    for (int64_t n = first, rows; n < last; n += rows) {
+        rows = F(set_size)(last - n, classes);
+        F(set_sums)(x + n * classes, rows, classes, 0, y + n * classes, &set);
+        for (int r = 0; r < SUMS; r++) set.total[r] = 1 / set.total[r];
+        for (int64_t r = 0; r < rows; r++) {
+            real factor = set.total[r], *out = y + (n + r) * classes;
+            INDEPENDENT for (int64_t i = 0; i < classes; i++) out[i] *= factor;
+        }
     }
 }
 
 void OP(log_softmax)(const real *x, int64_t classes, int64_t first, int64_t last, real *y)
 {
-    if (classes <= LANES) {
+    if (classes <= SUMS) {
         for (int64_t n = first; n < last; n += ROWS)
             F(few_log_softmax)(x + n * classes, classes, last - n < ROWS ? last - n : ROWS,
                                y + n * classes);
         return;
     }
-    for (int64_t n = first; n < last; n++) {
-        const real *row = x + n * classes;
-        real top, rest = F(log_sum)(row, classes, &top);
-        INDEPENDENT for (int64_t i = 0; i < classes; i++) y[n * classes + i] = (row[i] - top) - rest;
+    F(row_set) set;
+    for (int64_t n = first, rows; n < last; n += rows) {
+        rows = F(set_size)(last - n, classes);
+        F(set_sums)(x + n * classes, rows, classes, 1, y + n * classes, &set);
+        for (int r = 0; r < SUMS; r++) set.total[r] = F(log)(set.total[r]);
+        for (int64_t r = 0; r < rows; r++) {
+            real rest = set.total[r], *out = y + (n + r) * classes;
+            INDEPENDENT for (int64_t i = 0; i < classes; i++) out[i] -= rest;
+        }
     }
 }
 
@@ -176,10 +246,10 @@ void OP(log_softmax)(const real *x, int64_t classes, int64_t first, int64_t last
 static real F(log_probability_sum)(const real *x, int64_t count, real top, real rest,
                                    const real *weight)
 {
-    real lanes[LANES] = {0};
+    real lanes[SUMS] = {0};
     for (int64_t i = 0; i < count; i++) {
         real v = (x[i] - top) - rest;
-        lanes[i % LANES] += weight ? v * weight[i] : v;
+        lanes[i % SUMS] += weight ? v * weight[i] : v;
     }
     return F(fold)(lanes);
 }
@@ -187,10 +257,10 @@ static real F(log_probability_sum)(const real *x, int64_t count, real top, real 
 /* From exponentials in d to the gradient for a target of one class; `weights` is the sum of
  * all class weights. */
 static inline void F(one_class_gradient)(real *d, int64_t classes, int64_t hit, real keep,
-                                         real spread, real total, const real *weight,
+                                         real spread, real inverse, const real *weight,
                                          real weights, real scale)
 {
-    real inverse = 1 / total, e = d[hit];
+    real e = d[hit];
     if (!weight) {
         INDEPENDENT for (int64_t c = 0; c < classes; c++) d[c] = (d[c] * inverse - spread) * scale;
         d[hit] = (e * inverse - (keep + spread)) * scale;
@@ -206,8 +276,8 @@ void OP(cross_entropy)(const real *logits, const int64_t *target, const real *we
                        int64_t classes, int64_t ignore_index, real smoothing, const real *scale,
                        int64_t first, int64_t last, real *losses, real *dlogits)
 {
-    real keep = 1 - smoothing, spread = smoothing / (real)classes, lanes[LANES] = {0};
-    if (classes <= LANES && smoothing == 0 && !weight) {
+    real keep = 1 - smoothing, spread = smoothing / (real)classes, lanes[SUMS] = {0};
+    if (classes <= SUMS && smoothing == 0 && !weight) {
         for (int64_t n = first; n < last; n += ROWS)
             F(few_cross_entropy)(logits + n * classes, target + n, classes, ignore_index,
                                  scale ? scale + n : NULL, last - n < ROWS ? last - n : ROWS,
@@ -217,30 +287,36 @@ void OP(cross_entropy)(const real *logits, const int64_t *target, const real *we
     if (weight)
         F(add_lanes)(lanes, weight, classes);
     real weights = F(fold)(lanes);
-    for (int64_t n = first; n < last; n++) {
-        const real *row = logits + n * classes;
-        real *d = dlogits ? dlogits + n * classes : NULL, top, rest;
-        int64_t hit = target[n];
-        if (hit == ignore_index) {
-            if (losses)
-                losses[n] = 0;
-            for (int64_t c = 0; d && c < classes; c++) d[c] = 0;
-            continue;
-        }
-        if (d) {
-            real total = F(exponentials)(row, classes, d, &top);
-            rest = F(log)(total);
-            F(one_class_gradient)(d, classes, hit, keep, spread, total, weight, weights, scale[n]);
-        } else
-            rest = F(log_sum)(row, classes, &top);
-        if (losses) {
-            real loss = rest - (row[hit] - top);
-            if (weight)
-                loss = loss * weight[hit];
-            if (smoothing != 0)
-                loss = keep * loss
-                       - spread * F(log_probability_sum)(row, classes, top, rest, weight);
-            losses[n] = loss;
+    F(row_set) set;
+    for (int64_t n = first, rows; n < last; n += rows) {
+        real rest[SUMS], inverse[SUMS];
+        rows = F(set_size)(last - n, classes);
+        F(set_sums)(logits + n * classes, rows, classes, 0, dlogits ? dlogits + n * classes : NULL,
+                    &set);
+        for (int r = 0; r < SUMS; r++) rest[r] = F(log)(set.total[r]);
+        for (int r = 0; r < SUMS; r++) inverse[r] = 1 / set.total[r];
+        for (int64_t r = 0; r < rows; r++) {
+            const real *row = logits + (n + r) * classes;
+            real *d = dlogits ? dlogits + (n + r) * classes : NULL;
+            int64_t hit = target[n + r];
+            if (hit == ignore_index) {
+                if (losses)
+                    losses[n + r] = 0;
+                for (int64_t c = 0; d && c < classes; c++) d[c] = 0;
+                continue;
+            }
+            if (d)
+                F(one_class_gradient)(d, classes, hit, keep, spread, inverse[r], weight, weights,
+                                      scale[n + r]);
+            if (losses) {
+                real loss = rest[r] - (row[hit] - set.top[r]);
+                if (weight)
+                    loss = loss * weight[hit];
+                if (smoothing != 0)
+                    loss = keep * loss - spread * F(log_probability_sum)(row, classes, set.top[r],
+                                                                         rest[r], weight);
+                losses[n + r] = loss;
+            }
         }
     }
 }
@@ -252,19 +328,16 @@ void OP(cross_entropy_probabilities)(const real *logits, const real *target, con
     real keep = 1 - smoothing, spread = smoothing / (real)classes;
     for (int64_t n = first; n < last; n++) {
         const real *row = logits + n * classes, *wanted = target + n * classes;
-        real *d = dlogits ? dlogits + n * classes : NULL, top, rest, total = 1;
-        if (d) {
-            total = F(exponentials)(row, classes, d, &top);
-            rest = F(log)(total);
-        } else
-            rest = F(log_sum)(row, classes, &top);
-        real loss[LANES] = {0}, share[LANES] = {0};
+        real *d = dlogits ? dlogits + n * classes : NULL, top = F(row_max)(row, classes);
+        real total = d ? F(exponentials)(row, classes, top, d) : F(sum)(row, classes, top, NULL);
+        real rest = F(log)(total);
+        real loss[SUMS] = {0}, share[SUMS] = {0};
         for (int64_t i = 0; i < classes; i++) {
             real q = keep * wanted[i] + spread;
             if (weight)
                 q = q * weight[i];
-            loss[i % LANES] += q * ((row[i] - top) - rest);
-            share[i % LANES] += q;
+            loss[i % SUMS] += q * ((row[i] - top) - rest);
+            share[i % SUMS] += q;
         }
         if (losses)
             losses[n] = -F(fold)(loss);
@@ -282,10 +355,12 @@ void OP(cross_entropy_probabilities)(const real *logits, const real *target, con
 
 void OP(total)(const real *values, int64_t n, real *result)
 {
-    real lanes[LANES] = {0};
+    real lanes[SUMS] = {0};
     F(add_lanes)(lanes, values, n);
     result[0] = F(fold)(lanes);
 }
 
-#undef LANES
+#undef SUMS
+#undef PARTS
+#undef LONG
 #undef ROWS
