@@ -8,6 +8,8 @@ from loopnest.kernels.jit import block, kernel
 from loopnest.kernels.simd_lanes import (
     BLOCK,
     LANES,
+    fetch_to_read,
+    fetch_to_write,
     load,
     load_block,
     load_some,
@@ -21,6 +23,8 @@ def unary(function, x, y):
     """y = function(x), BLOCK at a time, then 16."""
     n, zero, done = x.size, x.dtype.type(0), 0
     for i in range(0, n - n % BLOCK, BLOCK):
+        fetch_to_read(x, i)
+        fetch_to_write(y, i)
         store(y, i, function(load_block(x, i)))
         done = i + BLOCK
     for i in range(done, n - n % LANES, LANES):
@@ -35,6 +39,9 @@ def binary(function, dy, x, dx):
     """dx = function(dy, x), BLOCK at a time, then 16."""
     n, zero, done = x.size, x.dtype.type(0), 0
     for i in range(0, n - n % BLOCK, BLOCK):
+        fetch_to_read(dy, i)
+        fetch_to_read(x, i)
+        fetch_to_write(dx, i)
         store(dx, i, function(load_block(dy, i), load_block(x, i)))
         done = i + BLOCK
     for i in range(done, n - n % LANES, LANES):

