@@ -10,6 +10,12 @@ static inline void F(clear)(real *p, int64_t count)
 static void F(copy_rows)(const real *x, int64_t by, int64_t stride, real *to, int64_t line,
                          int64_t rows, int64_t count)
 {
+    if (stride == 1 && count <= LANES) { /* short rows are many */
+        F(mask) some = F(first_lanes)(count);
+        for (int64_t i = 0; i < rows; i++)
+            F(store_some)(to + i * line, F(load_some)(x + i * by, some), some);
+        return;
+    }
     for (int64_t i = 0; i < rows; i++) {
         const real *from = x + i * by;
         real *target = to + i * line;

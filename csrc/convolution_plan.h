@@ -41,7 +41,7 @@ static inline struct lines lines_of(const ln_conv2d_shape *d, int64_t flat)
 /* The method where input is copied as such, and the unit of pixels that its tiles compute. */
 static int64_t F(method_of)(const ln_conv2d_shape *d, int64_t k, int64_t terms, int64_t *unit)
 {
-    if (k >= LANES && terms >= LONG_SUM && d->r * d->s > 1) {
+    if (k > LANES && terms >= LONG_SUM && d->r * d->s > 1) {
         *unit = FEW_PIXEL_ROWS;
         return LN_PIXELS;
     }

@@ -82,7 +82,7 @@ def plan(
         rows = min(max(rows // STACKED_ROWS, 1) * STACKED_ROWS, out_h)
         if (rows + STACKED_ROWS + r) * (out_w + s) * itemsize <= MOST_BYTES:
             return STACKED, 0, rows, out_w
-    if not simple and k >= lanes and taps >= LONG_SUM and r * s > 1:
+    if not simple and k > lanes and taps >= LONG_SUM and r * s > 1:
         method, unit = PIXELS, FEW_PIXEL_ROWS
     elif k >= CHANNEL_ROWS:
         method, unit = CHANNELS, lanes
