@@ -12,6 +12,7 @@
 
 #define PLAIN_BELOW 4096 /* multiply-adds */
 #define LONG_SUM 128 /* terms from which transposing a tile does not show */
+#define FEW_PIXELS 256 /* of a 1x1's output, where lanes along them idle */
 #define BLOCK_BYTES (640 << 10) /* of the padded copy */
 #define POINTWISE_BYTES (192 << 10) /* of that of a 1x1: each tap is a page of its own in longer lines */
 #define STACKED_BYTES (256 << 10) /* of that of one channel */
@@ -41,7 +42,8 @@ static inline struct lines lines_of(const ln_conv2d_shape *d, int64_t flat)
 /* The method where input is copied as such, and the unit of pixels that its tiles compute. */
 static int64_t F(method_of)(const ln_conv2d_shape *d, int64_t k, int64_t terms, int64_t *unit)
 {
-    if (k > LANES && terms >= LONG_SUM && d->r * d->s > 1) {
+    int few = d->r * d->s > 1 || d->oh * d->ow <= FEW_PIXELS;
+    if (k > LANES && terms >= LONG_SUM && few) {
         *unit = FEW_PIXEL_ROWS;
         return LN_PIXELS;
     }
@@ -93,7 +95,7 @@ static int F(stack)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
 /* Set the block of a plan whose form is the better one; 0 if none is small enough. */
 static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
 {
-    double room = d->r * d->s > 1 ? BLOCK_BYTES : POINTWISE_BYTES;
+    double room = d->r * d->s > 1 || p->method == LN_PIXELS ? BLOCK_BYTES : POINTWISE_BYTES;
     for (; p->flat >= 0; p->flat--) { /* whole output rows */
         struct lines l = lines_of(d, p->flat);
         double row = F(line_bytes)(d->c / d->groups, l) * (double)(d->ow + l.more_w);

@@ -33,6 +33,7 @@ PLAIN, PIXELS, CHANNELS, STACKED = 0, 1, 2, 3
 
 PLAIN_BELOW = 4096  # multiply-adds
 LONG_SUM = 128  # terms from which transposing a tile does not show
+FEW_PIXELS = 256  # of a 1x1's output, where lanes along them idle
 BLOCK_BYTES = 640 << 10  # of the padded copy
 POINTWISE_BYTES = 192 << 10  # of that of a 1x1: each tap is a page of its own in longer lines
 STACKED_BYTES = 256 << 10  # of that of one channel
@@ -82,7 +83,8 @@ def plan(
         rows = min(max(rows // STACKED_ROWS, 1) * STACKED_ROWS, out_h)
         if (rows + STACKED_ROWS + r) * (out_w + s) * itemsize <= MOST_BYTES:
             return STACKED, 0, rows, out_w
-    if not simple and k > lanes and taps >= LONG_SUM and r * s > 1:
+    few = r * s > 1 or out_h * out_w <= FEW_PIXELS
+    if not simple and k > lanes and taps >= LONG_SUM and few:
         method, unit = PIXELS, FEW_PIXEL_ROWS
     elif k >= CHANNEL_ROWS:
         method, unit = CHANNELS, lanes
@@ -101,7 +103,7 @@ def plan(
         if form == 0 or cost < best:
             best, flat = cost, form
     # Blocks of whole output rows, of parts of one where that is too much.
-    room = BLOCK_BYTES if r * s > 1 else POINTWISE_BYTES
+    room = BLOCK_BYTES if r * s > 1 or method == PIXELS else POINTWISE_BYTES
     for form in range(flat, -1, -1):
         variants, phases, more_h, more_w = lines(
             s, r, stride_h, stride_w, dilation_h, dilation_w, form
