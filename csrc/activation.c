@@ -25,7 +25,22 @@ enum { EACH_SIZE = 64, EACH_AHEAD = 1024, EACH_LINE = 64 }; /* elements; bytes *
         EACH_OF_1(y[i] = F(name)(x[i])) \
     }
 
-UNARY(exp)
+void OP(exp)(const real *x, int64_t n, real *y)
+{
+    int64_t i = 0;
+    for (; i + SIDE_BY_SIDE * LANES <= n; i += SIDE_BY_SIDE * LANES) {
+        F(vec) v[SIDE_BY_SIDE];
+        UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++) v[k] = F(load)(x + i + k * LANES);
+        F(exp_lanes)(v, SIDE_BY_SIDE);
+        UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++) F(store)(y + i + k * LANES, v[k]);
+    }
+    for (; i < n; i += LANES) {
+        F(vec) v = F(load_first)(x + i, n - i);
+        F(exp_lanes)(&v, 1);
+        F(store_first)(y + i, v, n - i);
+    }
+}
+
 UNARY(sigmoid)
 UNARY(tanh)
 UNARY(relu)

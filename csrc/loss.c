@@ -5,19 +5,6 @@
 #define LONG 4096 /* classes: 16 such rows take 256 KB */
 #define ROWS 64
 
-/* v > best ? v : best */
-static inline F(vec) F(larger_lanes)(F(vec) v, F(vec) best)
-{
-#if LN_X86 && LN_VECTOR_BYTES == 64
-    return MM512(max)(v, best);
-#elif LN_X86 && LN_VECTOR_BYTES == 32
-    return MM256(max)(v, best);
-#else
-    for (int i = 0; i < LANES; i++) best[i] = v[i] > best[i] ? v[i] : best[i];
-    return best;
-#endif
-}
-
 /* Largest of a row, NaN left out. */
 static inline real F(row_max)(const real *x, int64_t count)
 {
@@ -37,44 +24,58 @@ static inline real F(row_max)(const real *x, int64_t count)
     return best[0];
 }
 
-/* lanes += a row: lane l takes elements l, l+16, ... */
-static inline void F(add_row)(real lanes[SUMS], const real *x, int64_t count)
+enum F(written) { F(EXPONENTIAL), F(DIFFERENCE), F(NOTHING) };
+
+/* y = exp(x - top), or x - top, or not touched, for `count` vectors from x on (a constant, whole
+ * sums of 16); the exponentials are added to the lanes. */
+PIECE void F(exp_block)(const real *x, real top, int count, enum F(written) what, real *y,
+                        F(vec) lanes[PARTS])
 {
+    F(vec) v[8];
+    UNROLL for (int k = 0; k < count; k++) v[k] = F(load)(x + k * LANES) - F(splat)(top);
+    if (what == F(DIFFERENCE))
+        UNROLL for (int k = 0; k < count; k++) F(store)(y + k * LANES, v[k]);
+    F(exp_lanes)(v, count);
+    if (what == F(EXPONENTIAL))
+        UNROLL for (int k = 0; k < count; k++) F(store)(y + k * LANES, v[k]);
+    UNROLL for (int k = 0; k < count; k++) lanes[k % PARTS] += v[k];
+}
+
+/* Sum of exp(x - top) over a row; see `exp_block`. */
+PIECE real F(exp_row)(const real *x, int64_t count, real top, enum F(written) what, real *y)
+{
+    const int most = PARTS < SIDE_BY_SIDE ? SIDE_BY_SIDE / PARTS * PARTS : PARTS;
     F(vec) part[PARTS];
+    real lanes[SUMS];
     int64_t i = 0;
-    UNROLL for (int p = 0; p < PARTS; p++) part[p] = F(load)(lanes + p * LANES);
-    for (; i + SUMS <= count; i += SUMS)
-        UNROLL for (int p = 0; p < PARTS; p++) part[p] += F(load)(x + i + p * LANES);
+    UNROLL for (int p = 0; p < PARTS; p++) part[p] = F(splat)(0);
+    for (; i + most * LANES <= count; i += most * LANES)
+        F(exp_block)(x + i, top, most, what, y + i, part);
+    for (; i + SUMS <= count; i += SUMS) F(exp_block)(x + i, top, PARTS, what, y + i, part);
     UNROLL for (int p = 0; p < PARTS; p++) F(store)(lanes + p * LANES, part[p]);
-    for (int lane = 0; i + lane < count; lane++) lanes[lane] += x[i + lane];
+    for (int lane = 0; i < count; i += LANES) {
+        F(vec) v = F(load_first)(x + i, count - i) - F(splat)(top);
+        if (what == F(DIFFERENCE))
+            F(store_first)(y + i, v, count - i);
+        F(exp_lanes)(&v, 1);
+        if (what == F(EXPONENTIAL))
+            F(store_first)(y + i, v, count - i);
+        for (int k = 0; k < LANES && i + k < count; k++) lanes[lane++] += v[k];
+    }
+    return F(fold)(lanes);
 }
 
 /* y = exp(x - top) on a row; returns the sum of y. */
-static inline real F(exponentials)(const real *x, int64_t count, real top, real *y)
+static real F(exponentials)(const real *x, int64_t count, real top, real *y)
 {
-    real lanes[SUMS] = {0};
-    INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = F(exp)(x[i] - top);
-    F(add_row)(lanes, y, count);
-    return F(fold)(lanes);
+    return F(exp_row)(x, count, top, F(EXPONENTIAL), y);
 }
 
 /* Sum of exp(x - top) of a row; x - top goes to y, if there is one. */
-static inline real F(sum)(const real *x, int64_t count, real top, real *y)
+static real F(sum)(const real *x, int64_t count, real top, real *y)
 {
-    real lanes[SUMS] = {0}, e[SUMS * 16];
-    for (int64_t i = 0; i < count; i += SUMS * 16) {
-        int64_t left = count - i < SUMS * 16 ? count - i : SUMS * 16;
-        if (y)
-            INDEPENDENT for (int64_t k = 0; k < left; k++) {
-                real v = x[i + k] - top;
-                y[i + k] = v;
-                e[k] = F(exp)(v);
-            }
-        else
-            INDEPENDENT for (int64_t k = 0; k < left; k++) e[k] = F(exp)(x[i + k] - top);
-        F(add_row)(lanes, e, left);
-    }
-    return F(fold)(lanes);
+    return y ? F(exp_row)(x, count, top, F(DIFFERENCE), y)
+             : F(exp_row)(x, count, top, F(NOTHING), (real *)x);
 }
 
 /* Rows are worked on in sets, one step for all of them and then the next: the steps of a single

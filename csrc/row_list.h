@@ -2,6 +2,7 @@
 #include "lanes.h"
 #include "scalar_functions.h"
 #include "vectors.h"
+#include "exp_lanes.h"
 #include "tiles.h"
 
 #include "activation.c"
