@@ -18,7 +18,7 @@ all: reproduce ## set up and compute the worked problems on every backend, with 
 $(TOOLS): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet "setuptools>=77" "cffi>=1.17"
+	$(BIN)/python -m pip install --quiet "setuptools>=77" "cffi>=1.17" "numpy>=2"
 	touch $@
 
 # The package, editable; again when the C side changes (Python files need no install).

@@ -1,9 +1,10 @@
 """Where the folders go in the package, and the C extension; the rest is pyproject.toml."""
 
+import platform
 import sysconfig
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import BaseError, CCompilerError
@@ -12,10 +13,35 @@ from setuptools.errors import BaseError, CCompilerError
 LIMITED_API = not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 NO_EXTENSION = """
-*** loopnest is installed WITHOUT its C extension: {error}
+*** loopnest is installed WITHOUT its C extension {name}: {error}
 *** Numba alone will compute; use_backend("c") and the C library are not there.
 *** For them, install a C compiler (Debian: apt install gcc) and install loopnest again.
 """
+
+
+def direct_calls():
+    """Extension loopnest._direct where there can be one: small calls then cost a tenth.
+
+    csrc/direct.c tells what it needs. It is a module of its own for it sees NumPy's arrays.
+    """
+    unix = not sysconfig.get_platform().startswith("win")
+    if not (LIMITED_API and unix and platform.machine() in ("x86_64", "aarch64", "arm64")):
+        return []
+    try:
+        import numpy
+    except ImportError:  # built without isolation: the package then works as well
+        return []
+    return [
+        Extension(
+            "loopnest._direct",
+            ["csrc/direct.c"],
+            include_dirs=[numpy.get_include()],
+            define_macros=[("Py_LIMITED_API", "0x030A0000")],
+            extra_compile_args=["-std=c11", "-O2", "-g0"],
+            py_limited_api=True,
+            optional=True,
+        )
+    ]
 
 
 class BuildWithLibrary(build_ext):
@@ -25,8 +51,10 @@ class BuildWithLibrary(build_ext):
         try:
             super().build_extension(ext)
         except (BaseError, CCompilerError) as error:
-            self.warn(NO_EXTENSION.format(error=error))
+            self.warn(NO_EXTENSION.format(name=ext.name, error=error))
             raise  # `optional` of the extension: the install goes on
+        if ext.name != "loopnest._c":
+            return
         objects = self.compiler.object_filenames(ext.sources[1:], output_dir=self.build_temp)
         if not all(Path(name).exists() for name in objects):
             return  # the extension was up to date, and so is the library beside it
@@ -78,6 +106,7 @@ setup(
     },
     package_data={"loopnest": ["py.typed"], "loopnest.include": ["*.h"]},
     cmdclass={"build_ext": BuildWithLibrary, "build_py": WithKernelSources},
+    ext_modules=direct_calls(),
     cffi_modules=["csrc/build.py:ffibuilder"],
     options={"bdist_wheel": {"py_limited_api": "cp310"}} if LIMITED_API else {},
 )

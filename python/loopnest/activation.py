@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from loopnest import backend, checks, threads
+from loopnest import backend, checks, direct, threads
 
 # Forms of GELU and the kernel that computes each.
 GELU_KERNELS = {"sigmoid": "gelu", "tanh": "gelu_tanh", "none": "gelu_erf"}
@@ -19,18 +20,28 @@ FUSED = ("exp", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
 _WORK = 4
 
 
-def _run(kernel: Any, inputs: tuple[np.ndarray, ...], parameters: tuple, y: np.ndarray) -> None:
-    """Call ``kernel(*inputs, *parameters, y)`` on flat pieces."""
+def _run(
+    kernel: Any, inputs: tuple[np.ndarray, ...], parameters: tuple, y: np.ndarray
+) -> direct.Call | None:
+    """Call ``kernel(*inputs, *parameters, y)`` on flat pieces; that call if it was small."""
     if y.ndim != 1:
         inputs, y = tuple(a.reshape(-1) for a in inputs), y.reshape(-1)
-    if y.size * _WORK < threads.SERIAL_BELOW:
-        kernel(*inputs, *parameters, y)
-        return
+    if direct.small(y.size * _WORK):
+        return direct.serial(y.size * _WORK, kernel, *inputs, *parameters, y)
 
     def piece(first: int, last: int) -> None:
         kernel(*[a[first:last] for a in inputs], *parameters, y[first:last])
 
     threads.split(piece, y.size, y.size * _WORK)
+    return None
+
+
+# Plans by the kernel's name.
+_NAMES = (*(name for name in FUSED if name != "gelu"), *GELU_KERNELS.values())
+_FORWARD = {
+    name: direct.Op("ri") for name in (*_NAMES, *(f"{n}_derivative" for n in GELU_KERNELS.values()))
+}
+_BACKWARD = {f"{name}_backward": direct.Op("rri") for name in _NAMES}
 
 
 def _forward(op: str, kernel: str, x: Any, out: Any, *parameters: float, where: Any = True) -> Any:
@@ -39,21 +50,35 @@ def _forward(op: str, kernel: str, x: Any, out: Any, *parameters: float, where: 
             f"{op}: where is not supported; accepted: where left out, and np.where(mask, "
             f"{op}(x), x) or np.copyto(out, {op}(x), where=mask) in its place"
         )
+    plans = _FORWARD[kernel]
+    known = plans.call(x, out, *parameters, backend.kernels, threads.SERIAL_BELOW)
+    if known is not None:
+        return known
     given = x
     x = checks.array(op, "x", x)
     y = checks.output(op, out, x.shape, x.dtype, (given, x), in_place=True)
-    _run(getattr(backend.kernels.activation, kernel), (x,), parameters, y)
-    return y if x.ndim or out is not None else _scalar(given, y)
+    call = _run(getattr(backend.kernels.activation, kernel), (x,), parameters, y)
+    if x.ndim == 0:
+        return y if out is not None else _scalar(given, y)
+    plans.keep((given, out, *parameters, backend.kernels, threads.SERIAL_BELOW), y, call)
+    return y
 
 
 def _backward(op: str, kernel: str, dy: Any, x: Any, out: Any, *parameters: float) -> Any:
+    plans = _BACKWARD[kernel]
+    known = plans.call(dy, x, out, *parameters, backend.kernels, threads.SERIAL_BELOW)
+    if known is not None:
+        return known
     given = dy, x
     dy, x = checks.array(op, "dy", dy), checks.array(op, "x", x)
     dtype = checks.same_dtype(op, dy=dy, x=x)
     checks.same_shape(op, "dy", dy, x.shape)
     dx = checks.output(op, out, x.shape, dtype, (*given, dy, x), in_place=True)
-    _run(getattr(backend.kernels.activation, kernel), (dy, x), parameters, dx)
-    return dx if x.ndim or out is not None else _scalar(given[1], dx)
+    call = _run(getattr(backend.kernels.activation, kernel), (dy, x), parameters, dx)
+    if x.ndim == 0:
+        return dx if out is not None else _scalar(given[1], dx)
+    plans.keep((*given, out, *parameters, backend.kernels, threads.SERIAL_BELOW), dx, call)
+    return dx
 
 
 def _scalar(given: Any, y: np.ndarray) -> Any:
@@ -62,18 +87,19 @@ def _scalar(given: Any, y: np.ndarray) -> Any:
 
 
 def _gelu_kernel(op: str, approximate: Any) -> str:
+    if type(approximate) is str and approximate in GELU_KERNELS:
+        return GELU_KERNELS[approximate]
     return GELU_KERNELS[checks.choice(op, "approximate", approximate, GELU_KERNELS)]
 
 
-def in_place(op: str, name: str | None) -> Callable[[np.ndarray], None] | None:
-    """Function that applies the activation ``name`` to a flat array, None for None."""
+def in_place(op: str, name: str | None) -> Callable[[np.ndarray], direct.Call | None] | None:
+    """Function that applies the activation ``name`` to an array, None for None."""
     if name is None:
         return None
     checks.choice(op, "activation", name, (None, *FUSED))
     kernel = getattr(backend.kernels.activation, name)
-    if name == "leaky_relu":
-        return lambda y: kernel(y, 0.01, y)
-    return lambda y: kernel(y, y)
+    parameters = (0.01,) if name == "leaky_relu" else ()
+    return lambda y: _run(kernel, (y,), parameters, y)
 
 
 def exp(x: Any, out: np.ndarray | None = None, *, where: Any = True) -> Any:
@@ -143,7 +169,8 @@ def leaky_relu(
     negative_slope : float
         A finite number.
     """
-    negative_slope = checks.number("leaky_relu", "negative_slope", negative_slope)
+    if type(negative_slope) is not float or not -math.inf < negative_slope < math.inf:
+        negative_slope = checks.number("leaky_relu", "negative_slope", negative_slope)
     return _forward("leaky_relu", "leaky_relu", x, out, negative_slope, where=where)
 
 
@@ -231,7 +258,8 @@ def leaky_relu_backward(
 
     Parameters are those of `exp_backward`.
     """
-    negative_slope = checks.number("leaky_relu_backward", "negative_slope", negative_slope)
+    if type(negative_slope) is not float or not -math.inf < negative_slope < math.inf:
+        negative_slope = checks.number("leaky_relu_backward", "negative_slope", negative_slope)
     return _backward("leaky_relu_backward", "leaky_relu_backward", dy, x, out, negative_slope)
 
 

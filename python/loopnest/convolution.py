@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loopnest import activation as activations
-from loopnest import backend, checks, packing, scratch, threads, winograd
+from loopnest import backend, checks, direct, packing, scratch, threads, winograd
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
@@ -284,6 +284,7 @@ def _fit_shapes(
 _fit_cached = functools.lru_cache(maxsize=4096)(_fit_shapes)
 
 _EMPTY = {dtype: np.empty(0, dtype) for dtype in (checks.F32, checks.F64)}
+_CONV2D = direct.Op("rrro")
 
 
 def conv2d(
@@ -349,11 +350,14 @@ def conv2d(
     that see it, but any in the 2 x 2 tiles (counted from output 0, 0) whose 4 x 4 input holds it;
     one in a filter, any of that filter's outputs.
     """
-    op = "conv2d"
-    given = x, weight, bias
+    options = stride, padding, dilation, groups, activation, algorithm
+    known = _CONV2D.call(x, weight, bias, out, *options, backend.kernels, threads.SERIAL_BELOW)
+    if known is not None:
+        return known
+    op, given = "conv2d", (x, weight, bias)
     weight, handle = packing.unpack(op, weight, 4, groups)
     x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
-    output, options, groups = _fit(op, x, weight, stride, padding, dilation, groups)
+    output, resolved, groups = _fit(op, x, weight, stride, padding, dilation, groups)
     dtype = x.dtype
     if bias is not None:
         bias = checks.array(op, "bias", bias, 1)
@@ -363,14 +367,14 @@ def conv2d(
         checks.same_dtype(op, x=x, weight=weight)
     if algorithm != "direct":
         checks.choice(op, "algorithm", algorithm, ("direct", "winograd"))
-        winograd.check(op, weight.shape[2:], options)
+        winograd.check(op, weight.shape[2:], resolved)
     activate = None if activation is None else activations.in_place(op, activation)
     y = checks.output(op, out, (len(x), len(weight), *output), dtype, (*given, x, weight, bias))
-    operands = x, weight, handle, _EMPTY[dtype] if bias is None else bias, options, groups, y
-    (_multiply if algorithm == "direct" else winograd.multiply)(*operands)
+    operands = x, weight, handle, _EMPTY[dtype] if bias is None else bias, resolved, groups, y
+    calls = [(_multiply if algorithm == "direct" else winograd.multiply)(*operands)]
     if activate is not None:
-        flat = y.reshape(-1)
-        threads.split(lambda a, b: activate(flat[a:b]), y.size, 4 * y.size)
+        calls.append(activate(y))
+    _CONV2D.keep((*given, out, *options, backend.kernels, threads.SERIAL_BELOW), y, *calls)
     return y
 
 
@@ -399,17 +403,16 @@ def _multiply(
     options: tuple[int, ...],
     groups: int,
     y: np.ndarray,
-) -> None:
-    """y = x * weight + bias by the kernel that serves these sizes."""
+) -> direct.Call | None:
+    """y = x * weight + bias by the kernel that serves these sizes; that call if small."""
     n, c, h, w = x.shape
     k, group_channels, r, s = weight.shape
     oh, ow = y.shape[2:]
     multiply_adds = y.size * group_channels * r * s
     if multiply_adds < PLAIN_BELOW:
-        backend.kernels.convolution.conv2d(
-            x, weight, bias, *options, groups, 0, n * k * oh, y
-        )  # fmt: skip
-        return
+        plain = backend.kernels.convolution.conv2d
+        operands = x, weight, bias, *options, groups, 0, n * k * oh, y
+        return direct.serial(multiply_adds, plain, *operands)
     stride_h, stride_w, top, left, dilation_h, dilation_w = options
     if r == s == stride_h == stride_w == 1 and top == left == 0 and (oh, ow) == (h, w):
         h, w, oh, ow = 1, h * w, 1, oh * ow  # nothing tells rows apart
@@ -420,26 +423,37 @@ def _multiply(
     )
     if plan.method == PLAIN:
         plain = backend.kernels.convolution.conv2d
+        if direct.small(multiply_adds):
+            operands = x, weight, bias, *options, groups, 0, plan.tasks, y
+            return direct.serial(multiply_adds, plain, *operands)
         threads.split(
             lambda a, b: plain(x, weight, bias, *options, groups, a, b, y),
             plan.tasks,
             multiply_adds,
         )
-        return
+        return None
     if plan.method == STACKED:
         stacked = backend.kernels.convolution_stacked.conv2d_stacked
+        if direct.small(multiply_adds / 16, plan.work * x.itemsize):
+            sizes = top, left, groups, plan.block_h, 0, plan.tasks
+            space = direct.Space(plan.work, x.dtype)
+            return direct.serial(multiply_adds / 16, stacked, x, weight, bias, *sizes, space, y)
 
         def stack(first: int, last: int) -> None:
             with scratch.take(plan.work, x.dtype) as work:
                 stacked(x, weight, bias, top, left, groups, plan.block_h, first, last, work, y)
 
         threads.split(stack, plan.tasks, multiply_adds / 16)
-        return
+        return None
     kernel = tiled.conv2d_pixels if plan.method == PIXELS else tiled.conv2d_channels
     blocks = plan.flat, plan.block_h, plan.block_w
     packed = _EMPTY[x.dtype]
     if handle is not None and plan.method == PIXELS:
         packed = handle.packed()
+    if direct.small(multiply_adds / 16, plan.work * x.itemsize + plan.taps * 8):
+        spaces = direct.Space(plan.work, x.dtype), direct.Space(plan.taps, np.int64)
+        cut = *options, groups, *blocks, 0, plan.tasks
+        return direct.serial(multiply_adds / 16, kernel, x, weight, bias, *cut, packed, *spaces, y)
 
     def piece(first: int, last: int) -> None:
         with scratch.take(plan.work, x.dtype) as work, scratch.take(plan.taps, np.int64) as taps:
@@ -448,6 +462,7 @@ def _multiply(
             )  # fmt: skip
 
     threads.split(piece, plan.tasks, multiply_adds / 16)
+    return None
 
 
 def conv2d_backward(

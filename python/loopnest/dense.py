@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from loopnest import activation as activations
-from loopnest import backend, checks, packing, scratch, threads
+from loopnest import backend, checks, direct, packing, scratch, threads
 
 # Multiply-adds of a gradient below which transposing does not pay.
 SMALL_GRADIENT = 1 << 14
+
+_LINEAR = direct.Op("rrro")
 
 
 def _operands(op: str, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -77,6 +79,9 @@ def linear(
     >>> ln.linear(np.array([1.0, 2.0]), np.array([[0.5], [0.25]]), np.array([1.0]))
     array([2.])
     """
+    known = _LINEAR.call(x, weight, bias, out, activation, backend.kernels, threads.SERIAL_BELOW)
+    if known is not None:
+        return known
     op = "linear"
     given = x, weight, bias
     weight, handle = packing.unpack(op, weight, 2)
@@ -89,10 +94,11 @@ def linear(
     y = checks.output(op, out, (*x.shape[:-1], weight.shape[1]), dtype, (*given, x, weight, bias))
     if bias is None:
         bias = np.empty(0, dtype)
-    _multiply(_rows(x), weight, handle, bias, _rows(y))
+    calls = [_multiply(_rows(x), weight, handle, bias, _rows(y))]
     if activate is not None:
-        flat = y.reshape(-1)
-        threads.split(lambda a, b: activate(flat[a:b]), y.size, 4 * y.size)
+        calls.append(activate(y))
+    options = activation, backend.kernels, threads.SERIAL_BELOW
+    _LINEAR.keep((*given, out, *options), y, *calls)
     return y
 
 
@@ -102,22 +108,29 @@ def _multiply(
     handle: packing.PackedWeight | None,
     bias: np.ndarray,
     y: np.ndarray,
-) -> None:
-    """y = x @ weight + bias on rows, by the kernel that serves these sizes."""
+) -> direct.Call | None:
+    """y = x @ weight + bias on rows, by the kernel that serves these sizes; that call if small."""
     (samples, inputs), outputs = x.shape, weight.shape[1]
     multiply_adds, tiled = samples * inputs * outputs, backend.kernels.dense_tiled
     tasks, work_size, taps_size = tiled.prepare(samples, inputs, outputs, x.itemsize)
     if not tasks:
         plain = backend.kernels.dense.linear
+        if direct.small(multiply_adds):
+            return direct.serial(multiply_adds, plain, x, weight, bias, 0, samples, y)
         threads.split(lambda a, b: plain(x, weight, bias, a, b, y), samples, multiply_adds)
-        return
+        return None
     packed = np.empty(0, x.dtype) if handle is None else handle.packed()
+    if direct.small(multiply_adds / 16, work_size * x.itemsize + taps_size * 8):
+        work, taps = direct.Space(work_size, x.dtype), direct.Space(taps_size, np.int64)
+        operands = x, weight, bias, packed, 0, tasks, work, taps, y
+        return direct.serial(multiply_adds / 16, tiled.linear_tiled, *operands)
 
     def piece(first: int, last: int) -> None:
         with scratch.take(work_size, x.dtype) as work, scratch.take(taps_size, np.int64) as taps:
             tiled.linear_tiled(x, weight, bias, packed, first, last, work, taps, y)
 
     threads.split(piece, tasks, multiply_adds / 16)
+    return None
 
 
 def linear_backward(dy: Any, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

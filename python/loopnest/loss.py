@@ -8,14 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import backend, checks, threads
+from loopnest import backend, checks, direct, threads
 
 REDUCTIONS = ("mean", "sum", "none")
 _WORK = 8  # of one element, in the units of threads.split
 
+_PLANS = {"softmax": direct.Op("ri"), "log_softmax": direct.Op("ri")}
+
 
 def _softmax(op: str, x: Any, axis: Any, out: np.ndarray | None) -> np.ndarray:
-    given, x = x, checks.array(op, "x", x)
+    plans, given = _PLANS[op], (x, out, axis, backend.kernels, threads.SERIAL_BELOW)
+    known = plans.call(*given)
+    if known is not None:
+        return known
+    x = checks.array(op, "x", x)
     if x.ndim < 1:
         raise ValueError(f"{op}: x has 0 dimensions; accepted: at least 1")
     try:
@@ -26,15 +32,18 @@ def _softmax(op: str, x: Any, axis: Any, out: np.ndarray | None) -> np.ndarray:
         raise ValueError(
             f"{op}: axis is {axis} for shape {x.shape}; accepted: {-x.ndim} to {x.ndim - 1}"
         )
-    y = checks.output(op, out, x.shape, x.dtype, (given, x), in_place=True)
+    y = checks.output(op, out, x.shape, x.dtype, (given[0], x), in_place=True)
     if y.size == 0:
         return y
     moved = np.moveaxis(x, axis, -1)
     rows = np.ascontiguousarray(moved).reshape(-1, moved.shape[-1])
     last_axis = moved.shape == x.shape and np.shares_memory(rows, x)
     result = y.reshape(rows.shape) if last_axis else np.empty_like(rows)
-    kernel = getattr(backend.kernels.loss, op)
-    threads.split(lambda a, b: kernel(rows, a, b, result), len(rows), x.size * _WORK)
+    kernel, work = getattr(backend.kernels.loss, op), x.size * _WORK
+    if last_axis and direct.small(work):
+        plans.keep(given, y, direct.serial(work, kernel, rows, 0, len(rows), result))
+        return y
+    threads.split(lambda a, b: kernel(rows, a, b, result), len(rows), work)
     if not last_axis:
         np.moveaxis(y, axis, -1)[...] = result.reshape(moved.shape)
     return y

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import backend, checks, threads
+from loopnest import backend, checks, direct, threads
 
 # Work of one element in the units of threads.split: several arrays pass through memory.
 _WORK = 4
@@ -20,10 +20,16 @@ _WORK = 4
 LAST_STEP = 2**62
 _INF = math.inf
 
-# NumPy's flags (numpy/ndarraytypes.h): C-contiguous, owns its data, aligned, writable
-_FIT = 0x0001 | 0x0004 | 0x0100 | 0x0400
-
 _EMPTY = {dtype: np.empty(0, dtype) for dtype in (checks.F32, checks.F64)}
+
+# By kernel: the gradient is read, states and parameters are written; how many numbers it takes.
+_PLANS = {
+    "sgd_step": direct.Op("rww", live=4),
+    "adam_step": direct.Op("rwwww", live=7),
+    "rmsprop_step": direct.Op("rwwww", live=5),
+    "adagrad_step": direct.Op("rww", live=3),
+    "lion_step": direct.Op("rww", live=4),
+}
 
 
 def power(base: float, exponent: int) -> float:
@@ -69,36 +75,7 @@ def _yes(op: str, name: str, value: Any) -> bool:
     return bool(value)
 
 
-def _evidently_fit(arrays: list[Any]) -> bool:
-    """Whether these are arrays of one dtype and shape, each writable and owner of its memory.
-
-    The common case, told in a fifth of the time that the checks with messages take.
-    """
-    first = arrays[-1]
-    if type(first) is not np.ndarray or first.dtype not in _EMPTY:
-        return False
-    dtype, shape = first.dtype, first.shape
-    for array in arrays:
-        if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
-            return False
-        if array.flags.num & _FIT != _FIT:
-            return False
-    return len(set(map(id, arrays))) == len(arrays)
-
-
-def _arrays(op: str, param: Any, grad: Any, **states: Any) -> list[np.ndarray]:
-    """Flat grad, states (of no elements for None) and param, once they are proven fit."""
-    given = [grad, *states.values(), param]
-    used = [a for a in given if a is not None]
-    if not _evidently_fit(used):
-        given = _checked_arrays(op, param, grad, states)
-    elif param.ndim == 1 and len(used) == len(given):
-        return given
-    empty = _EMPTY[given[-1].dtype]
-    return [empty if a is None else a if a.ndim == 1 else a.reshape(-1) for a in given]
-
-
-def _checked_arrays(op: str, param: Any, grad: Any, states: dict[str, Any]) -> list[Any]:
+def _checked(op: str, param: Any, grad: Any, states: dict[str, Any]) -> list[Any]:
     """grad, states and param, or an error that tells what is wrong with them."""
     if not isinstance(param, np.ndarray):
         raise TypeError(f"{op}: param is a {type(param).__name__}; accepted: a NumPy array")
@@ -113,7 +90,7 @@ def _checked_arrays(op: str, param: Any, grad: Any, states: dict[str, Any]) -> l
         if array is not None:
             checks.output(op, array, param.shape, param.dtype, seen, name=name)
             seen.append(array)
-    return [np.asarray(a) if a is not None else None for a in (grad, *states.values(), param)]
+    return [None if a is None else np.asarray(a) for a in (grad, *states.values(), param)]
 
 
 def _need(op: str, name: str, array: Any, reason: str = "") -> None:
@@ -121,18 +98,34 @@ def _need(op: str, name: str, array: Any, reason: str = "") -> None:
         raise TypeError(f"{op}: {name} is None; accepted: an array like param{reason}")
 
 
-def _run(kernel: Callable, options: tuple, arrays: list[np.ndarray]) -> None:
-    """Call ``kernel(grad, *options, *states, param)`` on pieces of the flat arrays."""
+def _run(kernel: Callable, options: tuple, arrays: list[np.ndarray]) -> direct.Call | None:
+    """Call ``kernel(grad, *options, *states, param)`` on pieces; that call if it was small."""
     size = arrays[-1].size
-    if size * _WORK < threads.SERIAL_BELOW:
-        kernel(arrays[0], *options, *arrays[1:])
-        return
+    if direct.small(size * _WORK):
+        return direct.serial(size * _WORK, kernel, arrays[0], *options, *arrays[1:])
 
     def piece(first: int, last: int) -> None:
         grad, *others = [a[first:last] for a in arrays]
         kernel(grad, *options, *others)
 
     threads.split(piece, size, size * _WORK)
+    return None
+
+
+def _update(
+    op: str, kernel: str, param: Any, grad: Any, states: dict[str, Any],
+    numbers: tuple[float, ...], flags: tuple[int, ...] = (),
+) -> None:  # fmt: skip
+    """Check the arrays and call ``kernel(grad, *numbers, *flags, *states, param)``."""
+    plans, values = _PLANS[kernel], states.values()
+    given = grad, *values, param, *flags, backend.kernels, threads.SERIAL_BELOW, *numbers
+    if plans.call(*given):
+        return
+    checked = _checked(op, param, grad, states)
+    empty = _EMPTY[checked[-1].dtype]
+    arrays = [empty if a is None else a.reshape(-1) for a in checked]
+    call = _run(getattr(backend.kernels.optimizer, kernel), (*numbers, *flags), arrays)
+    plans.keep(given, None, call)
 
 
 def sgd_step(
@@ -199,10 +192,9 @@ def sgd_step(
         )
     if momentum != 0.0:
         _need(op, "momentum_buffer", momentum_buffer, " (momentum is not 0)")
-    arrays = _arrays(op, param, grad, momentum_buffer=momentum_buffer)
     flags = int(momentum != 0.0), int(nesterov), int(first)
-    options = (lr, momentum, dampening, weight_decay, *flags)
-    _run(backend.kernels.optimizer.sgd_step, options, arrays)
+    states, numbers = {"momentum_buffer": momentum_buffer}, (lr, momentum, dampening, weight_decay)
+    _update(op, "sgd_step", param, grad, states, numbers, flags)
 
 
 def _adam(
@@ -215,11 +207,10 @@ def _adam(
     eps, weight_decay = _rate(op, "eps", eps), _rate(op, "weight_decay", weight_decay)
     _need(op, "m", m)
     _need(op, "v", v)
-    arrays = _arrays(op, param, grad, m=m, v=v, max_v=max_v)
     corrections = 1.0 - power(beta1, step), 1.0 - power(beta2, step)
     flags = int(decoupled), int(max_v is not None)
-    options = (lr, beta1, beta2, *corrections, eps, weight_decay, *flags)
-    _run(backend.kernels.optimizer.adam_step, options, arrays)
+    numbers = lr, beta1, beta2, *corrections, eps, weight_decay
+    _update(op, "adam_step", param, grad, {"m": m, "v": v, "max_v": max_v}, numbers, flags)
 
 
 def adam_step(
@@ -339,12 +330,10 @@ def rmsprop_step(
     _need(op, "v", v)
     if momentum != 0.0:
         _need(op, "momentum_buffer", momentum_buffer, " (momentum is not 0)")
-    arrays = _arrays(
-        op, param, grad, v=v, momentum_buffer=momentum_buffer, grad_average=grad_average
-    )
     flags = int(momentum != 0.0), int(grad_average is not None)
-    options = (lr, alpha, eps, weight_decay, momentum, *flags)
-    _run(backend.kernels.optimizer.rmsprop_step, options, arrays)
+    states = {"v": v, "momentum_buffer": momentum_buffer, "grad_average": grad_average}
+    numbers = lr, alpha, eps, weight_decay, momentum
+    _update(op, "rmsprop_step", param, grad, states, numbers, flags)
 
 
 def adagrad_step(
@@ -387,9 +376,9 @@ def adagrad_step(
     lr_decay, eps = _rate(op, "lr_decay", lr_decay), _rate(op, "eps", eps)
     weight_decay = _rate(op, "weight_decay", weight_decay)
     _need(op, "state_sum", state_sum)
-    arrays = _arrays(op, param, grad, state_sum=state_sum)
     rate = lr / (1.0 + (step - 1) * lr_decay)
-    _run(backend.kernels.optimizer.adagrad_step, (rate, eps, weight_decay), arrays)
+    numbers = rate, eps, weight_decay
+    _update(op, "adagrad_step", param, grad, {"state_sum": state_sum}, numbers)
 
 
 def lion_step(
@@ -430,5 +419,4 @@ def lion_step(
     lr, weight_decay = _rate(op, "lr", lr), _rate(op, "weight_decay", weight_decay)
     beta1, beta2 = both_betas(op, betas)
     _need(op, "m", m)
-    arrays = _arrays(op, param, grad, m=m)
-    _run(backend.kernels.optimizer.lion_step, (lr, beta1, beta2, weight_decay), arrays)
+    _update(op, "lion_step", param, grad, {"m": m}, (lr, beta1, beta2, weight_decay))

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loopnest import backend, checks, scratch, threads
+from loopnest import backend, checks, direct, scratch, threads
 from loopnest.convolution import LIMIT
 
 Pair = tuple[int, int]
 
-# Work space of so many elements is quicker had from NumPy than from `scratch`.
-_SMALL = 4096
+_AVERAGE, _AVERAGE_BACKWARD, _MAX = direct.Op("ro"), direct.Op("rro"), direct.Op("ro")
+_GLOBAL_AVERAGE, _GLOBAL_MAX = direct.Op("ro"), direct.Op("ro")
 
 
 class Geometry(NamedTuple):
@@ -175,15 +175,21 @@ def avg_pool2d(
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
-    op = "avg_pool2d"
-    given, x = x, _image(op, x)
+    given = x, out, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    known = _AVERAGE.call(*given, backend.kernels, threads.SERIAL_BELOW)
+    if known is not None:
+        return known
+    op, x = "avg_pool2d", _image("avg_pool2d", x)
     averaging = _average_options(op, count_include_pad, divisor_override)
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
-    y = checks.output(op, out, (*x.shape[:2], *g.output), x.dtype, (given, x))
+    y = checks.output(op, out, (*x.shape[:2], *g.output), x.dtype, (given[0], x))
     kernel, options = backend.kernels.pooling.avg_pool2d, (*g.windows, *averaging)
     planes = x.shape[0] * x.shape[1]
-    _split(kernel, x, options, 2 * x.shape[3] + 256, planes * g.output[0], planes * g.work, y)
+    call = _split(
+        kernel, x, options, 2 * x.shape[3] + 256, planes * g.output[0], planes * g.work, y
+    )
+    _AVERAGE.keep((*given, backend.kernels, threads.SERIAL_BELOW), y, call)
     return y
 
 
@@ -195,21 +201,21 @@ def _split(
     items: int,
     work: int,
     y: np.ndarray,
-) -> None:
+) -> direct.Call | None:
     """Call ``kernel(x, *options, space, first, last, y)`` on pieces of ``range(items)``.
 
-    space: ``size`` elements of work space.
+    space: ``size`` elements of work space. Returns that call if it was small.
     """
-    if work < threads.SERIAL_BELOW and size <= _SMALL:
-        kernel(x, *options, np.empty(size, x.dtype), 0, items, y)
-        return
     dtype = x.dtype
+    if direct.small(work, size * x.itemsize):
+        return direct.serial(work, kernel, x, *options, direct.Space(size, dtype), 0, items, y)
 
     def piece(first: int, last: int) -> None:
         with scratch.take(size, dtype) as space:
             kernel(x, *options, space, first, last, y)
 
     threads.split(piece, items, work)
+    return None
 
 
 def avg_pool2d_backward(
@@ -246,17 +252,23 @@ def avg_pool2d_backward(
     TypeError, ValueError
         For arguments that do not fit, before anything is written.
     """
+    options = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    given = dy, x, out, *options, backend.kernels, threads.SERIAL_BELOW
+    known = _AVERAGE_BACKWARD.call(*given)
+    if known is not None:
+        return known
     op = "avg_pool2d_backward"
-    given, x, dy = (dy, x), _image(op, x), checks.array(op, "dy", dy, 4)
+    x, dy = _image(op, x), checks.array(op, "dy", dy, 4)
     dtype = checks.same_dtype(op, dy=dy, x=x)
     averaging = _average_options(op, count_include_pad, divisor_override)
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, 1, ceil_mode)
     checks.same_shape(op, "dy", dy, (*x.shape[:2], *g.output))
-    dx = checks.output(op, out, x.shape, dtype, (*given, dy))
-    kernel, options = backend.kernels.pooling.avg_pool2d_backward, (*g.windows, *averaging)
-    planes = x.shape[0] * x.shape[1]
-    _split(kernel, dy, options, g.output[1] + 2 * x.shape[3] + 320, planes, planes * g.work, dx)
+    dx = checks.output(op, out, x.shape, dtype, (*given[:2], dy))
+    kernel, windows = backend.kernels.pooling.avg_pool2d_backward, (*g.windows, *averaging)
+    planes, space = x.shape[0] * x.shape[1], g.output[1] + 2 * x.shape[3] + 320
+    call = _split(kernel, dy, windows, space, planes, planes * g.work, dx)
+    _AVERAGE_BACKWARD.keep(given, dx, call)
     return dx
 
 
@@ -296,25 +308,30 @@ def max_pool2d(
     TypeError, ValueError
         For arguments that do not fit, before anything is written.
     """
-    op = "max_pool2d"
-    given, x = x, _image(op, x)
+    options = kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    given = x, out, *options, backend.kernels, threads.SERIAL_BELOW
+    known = _MAX.call(*given)
+    if known is not None:
+        return known
+    op, x = "max_pool2d", _image("max_pool2d", x)
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     shape = (*x.shape[:2], *g.output)
     return_indices = _flag(op, "return_indices", return_indices)
-    y = checks.output(op, out, shape, x.dtype, (given, x))
-    kernels, options = backend.kernels.pooling, g.dilated
+    y = checks.output(op, out, shape, x.dtype, (given[0], x))
+    kernels, windows = backend.kernels.pooling, g.dilated
     items = shape[0] * shape[1] * shape[2]
     if return_indices:
         indices = checks.output(op, None, shape, np.dtype(np.int64))
         kernel = kernels.max_pool2d_indices
         threads.split(
-            lambda first, last: kernel(x, *options, first, last, indices, y),
+            lambda first, last: kernel(x, *windows, first, last, indices, y),
             items,
             4 * y.size * min(g.windows[0] * g.windows[1], x.shape[2] * x.shape[3]),
         )
         return y, indices
-    _split(kernels.max_pool2d, x, g.dilated, g.space, items, shape[0] * shape[1] * g.work, y)
+    work = shape[0] * shape[1] * g.work
+    _MAX.keep(given, y, _split(kernels.max_pool2d, x, windows, g.space, items, work, y))
     return y
 
 
@@ -404,16 +421,28 @@ def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
     TypeError, ValueError
         For arguments that do not fit.
     """
+    given = x, out, backend.kernels, threads.SERIAL_BELOW
+    known = _GLOBAL_AVERAGE.call(*given)
+    if known is not None:
+        return known
     x, y = _planes("global_avg_pool2d", x, out)
     kernel = backend.kernels.pooling.global_avg_pool2d
-    threads.split(lambda first, last: kernel(x, first, last, y), y.size, x.size)
+    if direct.small(x.size):
+        _GLOBAL_AVERAGE.keep(given, y, direct.serial(x.size, kernel, x, 0, y.size, y))
+    else:
+        threads.split(lambda first, last: kernel(x, first, last, y), y.size, x.size)
     return y
 
 
 def global_max_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
     """Maximum of each plane, NaN if it holds one. Parameters are those of `global_avg_pool2d`."""
+    given = x, out, backend.kernels, threads.SERIAL_BELOW
+    known = _GLOBAL_MAX.call(*given)
+    if known is not None:
+        return known
     x, y = _planes("global_max_pool2d", x, out)
-    _split(backend.kernels.pooling.global_max_pool2d, x, (), 256, y.size, x.size, y)
+    call = _split(backend.kernels.pooling.global_max_pool2d, x, (), 256, y.size, x.size, y)
+    _GLOBAL_MAX.keep(given, y, call)
     return y
 
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.call import kernel
 
 
 def _forward(name: str) -> Callable:
-    functions = by_dtype(name)
-
-    def call(x, *options):
+    def arrange(x, *options):
         *options, y = options
-        functions[x.dtype](pointer(x), x.size, *options, pointer(y))
+        return x, x.size, *options, y
 
-    return call
+    return kernel(name)(arrange)
 
 
 def _backward(name: str) -> Callable:
-    functions = by_dtype(name)
-
-    def call(dy, x, *options):
+    def arrange(dy, x, *options):
         *options, dx = options
-        functions[x.dtype](pointer(dy), pointer(x), x.size, *options, pointer(dx))
+        return dy, x, x.size, *options, dx
 
-    return call
+    return kernel(name)(arrange)
 
 
 exp = _forward("exp")

@@ -34,3 +34,34 @@ def by_dtype(name: str) -> dict[np.dtype, Callable[..., None]]:
 def pointer(array: np.ndarray) -> Any:
     """C pointer to a contiguous array; the array lives as long as it does."""
     return _from_buffer(_CTYPES_CACHE[array.dtype], array)
+
+
+def kernel(name: str) -> Callable[[Callable], Callable]:
+    """Make a kernel of a function that brings arguments into the order of ``ln_<name>``.
+
+    It returns them as C takes them, arrays in place of pointers; the first one's dtype picks the
+    C function. ``arrange`` of the kernel gives function and arguments without calling.
+    """
+    functions = by_dtype(name)
+
+    def make(arrange: Callable) -> Callable:
+        def call(*arguments):
+            given = arrange(*arguments)
+            functions[arguments[0].dtype](
+                *[
+                    _from_buffer(_CTYPES_CACHE[a.dtype], a) if type(a) is np.ndarray else a
+                    for a in given
+                ]
+            )
+
+        made: Any = call
+        made.arrange = lambda *arguments: (functions[arguments[0].dtype], arrange(*arguments))
+        made.__name__ = name
+        return made
+
+    return make
+
+
+def or_null(array: np.ndarray) -> Any:
+    """An empty array stands for one that is not wanted."""
+    return array if array.size else ffi.NULL

@@ -6,9 +6,8 @@ import functools
 from typing import Any
 
 from loopnest._c import ffi
-from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.call import by_dtype, kernel, or_null, pointer
 
-_conv2d = by_dtype("conv2d")
 _backward_input = by_dtype("conv2d_backward_input")
 _backward_weight = by_dtype("conv2d_backward_weight")
 _backward_bias = by_dtype("conv2d_backward_bias")
@@ -21,11 +20,11 @@ def shape_of(x: tuple, weight: tuple, y: tuple, *options: int) -> Any:
     return ffi.new("ln_conv2d_shape *", (*x, k, r, s, *y[2:], *options))
 
 
+@kernel("conv2d")
 def conv2d(x, weight, bias, *options):
     *options, first, last, y = options
     shape = shape_of(x.shape, weight.shape, y.shape, *options)
-    b = pointer(bias) if bias.size else ffi.NULL
-    _conv2d[x.dtype](pointer(x), pointer(weight), b, shape, first, last, pointer(y))
+    return x, weight, or_null(bias), shape, first, last, y
 
 
 def conv2d_backward_input(dy, weight, *options):

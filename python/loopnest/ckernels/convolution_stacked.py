@@ -6,10 +6,8 @@ import functools
 from typing import Any
 
 from loopnest._c import ffi, lib
-from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.call import kernel, or_null
 from loopnest.ckernels.convolution import shape_of
-
-_tiled = by_dtype("conv2d_tiled")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -17,17 +15,8 @@ def _plan_of(block_h: int, block_w: int, work: int) -> Any:
     return ffi.new("ln_conv2d_plan *", (lib.LN_STACKED, 0, block_h, block_w, 0, work, 0))
 
 
+@kernel("conv2d_tiled")
 def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, work, y):
-    _tiled[x.dtype](
-        pointer(x),
-        pointer(weight),
-        pointer(bias) if bias.size else ffi.NULL,
-        shape_of(x.shape, weight.shape, y.shape, 1, 1, top, left, 1, 1, groups),
-        _plan_of(block_h, y.shape[3], work.size),
-        ffi.NULL,
-        first,
-        last,
-        pointer(work),
-        ffi.NULL,
-        pointer(y),
-    )
+    shape = shape_of(x.shape, weight.shape, y.shape, 1, 1, top, left, 1, 1, groups)
+    plan = _plan_of(block_h, y.shape[3], work.size)
+    return x, weight, or_null(bias), shape, plan, ffi.NULL, first, last, work, ffi.NULL, y

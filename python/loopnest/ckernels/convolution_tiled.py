@@ -7,12 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from loopnest._c import ffi, lib
-from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.call import by_dtype, kernel, or_null, pointer
 from loopnest.ckernels.convolution import shape_of
 
 __all__ = ["conv2d_channels", "conv2d_pixels", "pack_conv2d", "packed_size", "prepare"]
 
-_tiled = by_dtype("conv2d_tiled")
 _pack = by_dtype("pack_conv2d")
 _PLAN = {4: lib.ln_conv2d_plan_f32, 8: lib.ln_conv2d_plan_f64}
 _PACKED_SIZE = {4: lib.ln_pack_conv2d_size_f32, 8: lib.ln_pack_conv2d_size_f64}
@@ -37,23 +36,14 @@ def prepare(
 
 
 def _conv2d(method: int) -> Callable:
-    def conv2d(x, weight, bias, *options):
+    def arrange(x, weight, bias, *options):
         *options, flat, block_h, block_w, first, last, packed, work, taps, y = options
-        _tiled[x.dtype](
-            pointer(x),
-            pointer(weight),
-            pointer(bias) if bias.size else ffi.NULL,
-            shape_of(x.shape, weight.shape, y.shape, *options),
-            _plan_of(method, flat, block_h, block_w),
-            pointer(packed) if packed.size else ffi.NULL,
-            first,
-            last,
-            pointer(work),
-            pointer(taps),
-            pointer(y),
-        )
+        shape = shape_of(x.shape, weight.shape, y.shape, *options)
+        plan = _plan_of(method, flat, block_h, block_w)
+        operands = x, weight, or_null(bias), shape, plan, or_null(packed)
+        return *operands, first, last, work, taps, y
 
-    return conv2d
+    return kernel("conv2d_tiled")(arrange)
 
 
 conv2d_pixels = _conv2d(lib.LN_PIXELS)

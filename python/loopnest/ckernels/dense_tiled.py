@@ -5,11 +5,8 @@ from __future__ import annotations
 import functools
 
 from loopnest._c import ffi, lib
-from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.call import kernel, or_null
 
-_tiled = by_dtype("linear_tiled")
-_pack = by_dtype("pack_linear")
-_transpose = by_dtype("transpose")
 _PLAN = {4: lib.ln_linear_plan_f32, 8: lib.ln_linear_plan_f64}
 _PACKED_SIZE = {4: lib.ln_pack_linear_size_f32, 8: lib.ln_pack_linear_size_f64}
 
@@ -27,25 +24,17 @@ def packed_size(inputs, outputs, itemsize):
     return size[0]
 
 
+@kernel("linear_tiled")
 def linear_tiled(x, weight, bias, packed, first, last, work, taps, y):
-    _tiled[x.dtype](
-        pointer(x),
-        pointer(weight),
-        pointer(bias) if bias.size else ffi.NULL,
-        pointer(packed) if packed.size else ffi.NULL,
-        len(x),
-        *weight.shape,
-        first,
-        last,
-        pointer(work),
-        pointer(taps),
-        pointer(y),
-    )
+    sizes = len(x), *weight.shape, first, last
+    return x, weight, or_null(bias), or_null(packed), *sizes, work, taps, y
 
 
+@kernel("pack_linear")
 def pack_linear(weight, packed):
-    _pack[weight.dtype](pointer(weight), *weight.shape, pointer(packed))
+    return weight, *weight.shape, packed
 
 
+@kernel("transpose")
 def transpose(matrix, first, last, out):
-    _transpose[matrix.dtype](pointer(matrix), *matrix.shape, first, last, pointer(out))
+    return matrix, *matrix.shape, first, last, out

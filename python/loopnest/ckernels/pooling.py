@@ -6,15 +6,7 @@ import functools
 from typing import Any
 
 from loopnest._c import ffi
-from loopnest.ckernels.call import by_dtype, pointer
-
-_avg_pool2d = by_dtype("avg_pool2d")
-_avg_pool2d_backward = by_dtype("avg_pool2d_backward")
-_max_pool2d = by_dtype("max_pool2d")
-_max_pool2d_indices = by_dtype("max_pool2d_indices")
-_max_pool2d_backward = by_dtype("max_pool2d_backward")
-_global_avg_pool2d = by_dtype("global_avg_pool2d")
-_global_max_pool2d = by_dtype("global_max_pool2d")
+from loopnest.ckernels.call import kernel
 
 
 @functools.lru_cache(maxsize=1024)
@@ -23,46 +15,41 @@ def _shape(x: tuple, y: tuple, *options: int) -> Any:
     return ffi.new("ln_pool2d_shape *", (*x[2:], *y[2:], *options))
 
 
+@kernel("avg_pool2d")
 def avg_pool2d(x, *options):
     *options, include_pad, divisor, work, first, last, y = options
-    shape = _shape(x.shape, y.shape, *options)
-    _avg_pool2d[x.dtype](
-        pointer(x), shape, include_pad, divisor, pointer(work), first, last, pointer(y)
-    )
+    return x, _shape(x.shape, y.shape, *options), include_pad, divisor, work, first, last, y
 
 
+@kernel("avg_pool2d_backward")
 def avg_pool2d_backward(dy, *options):
     *options, include_pad, divisor, work, first, last, dx = options
-    shape = _shape(dx.shape, dy.shape, *options)
-    _avg_pool2d_backward[dy.dtype](
-        pointer(dy), shape, include_pad, divisor, pointer(work), first, last, pointer(dx)
-    )
+    return dy, _shape(dx.shape, dy.shape, *options), include_pad, divisor, work, first, last, dx
 
 
+@kernel("max_pool2d")
 def max_pool2d(x, *options):
     *options, work, first, last, y = options
-    shape = _shape(x.shape, y.shape, *options)
-    _max_pool2d[x.dtype](pointer(x), shape, pointer(work), first, last, pointer(y))
+    return x, _shape(x.shape, y.shape, *options), work, first, last, y
 
 
+@kernel("max_pool2d_indices")
 def max_pool2d_indices(x, *options):
     *options, first, last, indices, y = options
-    shape = _shape(x.shape, y.shape, *options)
-    _max_pool2d_indices[x.dtype](pointer(x), shape, first, last, pointer(indices), pointer(y))
+    return x, _shape(x.shape, y.shape, *options), first, last, indices, y
 
 
+@kernel("max_pool2d_backward")
 def max_pool2d_backward(dy, indices, first, last, dx):
     plane_size, out_size = dx.shape[2] * dx.shape[3], dy.shape[2] * dy.shape[3]
-    _max_pool2d_backward[dy.dtype](
-        pointer(dy), pointer(indices), plane_size, out_size, first, last, pointer(dx)
-    )
+    return dy, indices, plane_size, out_size, first, last, dx
 
 
+@kernel("global_avg_pool2d")
 def global_avg_pool2d(x, first, last, y):
-    size = x.shape[2] * x.shape[3]
-    _global_avg_pool2d[x.dtype](pointer(x), size, first, last, pointer(y))
+    return x, x.shape[2] * x.shape[3], first, last, y
 
 
+@kernel("global_max_pool2d")
 def global_max_pool2d(x, work, first, last, y):
-    size = x.shape[2] * x.shape[3]
-    _global_max_pool2d[x.dtype](pointer(x), size, pointer(work), first, last, pointer(y))
+    return x, x.shape[2] * x.shape[3], work, first, last, y

@@ -1,0 +1,462 @@
+/* direct.c: the extension module loopnest._direct, which repeats small calls without Python.
+ *
+ * A checked call costs 2 to 5 us in Python and cffi, for work that takes 0.1 us: flags, dtypes and
+ * shapes are looked at one by one, the output's size is worked out, pointers are made. But a second
+ * call with the same shapes and options does the same with other addresses. So each op keeps
+ * plans: what the checks saw (the key: dtype and shape of each array, every option) and what
+ * they led to (machine code to call, its arguments, the output's shape). A call whose
+ * arrays are beyond doubt and whose key is known is done here, in 0.2 us; anything else is a
+ * miss: None is returned, and Python checks, computes, and tells what is wrong. See
+ * python/loopnest/direct.py, which makes the plans. Neither cffi nor Numba's dispatcher can be had
+ * below 1 us for four arrays, hence this file.
+ *
+ * One plan calls C kernels and Numba's alike: both take integers, addresses and doubles only. In the
+ * calling conventions of x86-64 (System V) and aarch64 these travel in two independent sequences,
+ * so one function type with 8 doubles and enough integers can call every one of them; what a
+ * function does not look for in registers or on the stack is ignored. Elsewhere the module is
+ * not to be had, and all calls take the way through Python.
+ *
+ * Everything here happens under the GIL but long kernels; free-threaded Pythons do without. */
+#include <Python.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
+#include <numpy/arrayobject.h>
+
+#if !(defined(__x86_64__) && !defined(_WIN32)) && !defined(__aarch64__)
+#error "loopnest._direct knows the calling conventions of x86-64 System V and aarch64 only"
+#endif
+
+enum {
+    MOST_ARRAYS = 8,
+    MOST_AXES = 8,
+    MOST_CALLS = 2,
+    MOST_WORDS = 96,
+    MOST_DOUBLES = 8,
+    MOST_KEY = 128,
+    PLANS = 128,      /* an op's; then new ones push out old ones, */
+    PROBES = 4,       /* each of which has so many places */
+    MOST_KEPT = 2000, /* plans made in all: who uses so many sizes does not repeat them */
+    SEEN = 64,
+};
+
+typedef struct {
+    int at, array; /* the word to fill, and the array whose address it gets; -1: work space */
+    int64_t offset;
+} Slot;
+
+typedef struct {
+    void *function;
+    int words, slots, reports; /* reports: returns a status, as Numba's functions do */
+    int64_t word[MOST_WORDS];
+    Slot slot[MOST_ARRAYS + 2];
+    double doubles[MOST_DOUBLES];
+} Call;
+
+typedef struct {
+    Py_ssize_t references;
+    uint64_t hash;
+    int key_size, calls, axes, release;
+    int64_t key[MOST_KEY];
+    npy_intp shape[MOST_AXES]; /* of the output */
+    PyArray_Descr *descr;
+    size_t work;    /* bytes of work space */
+    PyObject *kept; /* what the addresses in it belong to */
+    Call call[MOST_CALLS];
+} Plan;
+
+typedef struct {
+    PyObject_HEAD
+    int arrays, live; /* doubles at the end of the arguments, passed on to the kernel */
+    int kept;
+    char kind[MOST_ARRAYS]; /* see direct.py */
+    Plan *plans[PLANS];
+    uint64_t seen[SEEN];
+} Op;
+
+/* What a call is about. */
+typedef struct {
+    int size;
+    int64_t key[MOST_KEY];
+    uint64_t hash;
+    PyArrayObject *array[MOST_ARRAYS]; /* NULL for None */
+    char *address[MOST_ARRAYS];
+} Given;
+
+static PyArray_Descr *float32, *float64, *int64; /* the ones of native byte order */
+
+static void let_go(Plan *plan)
+{
+    if (plan && --plan->references == 0) {
+        Py_XDECREF(plan->kept);
+        PyMem_Free(plan);
+    }
+}
+
+/* ---- the key ---- */
+
+static int is_output(char kind) { return kind == 'o' || kind == 'i'; }
+
+/* Integers and floats of exactly these types by value (True and 1.0 are no 1), tuples by their items;
+ * names, None, True, False and modules by identity, for the plan keeps them alive. NULL for
+ * what may change, or is too long. */
+static int64_t *add_option(PyObject *option, int64_t *key, const int64_t *end)
+{
+    if (key > end) return NULL;
+    if (PyLong_CheckExact(option)) {
+        int overflow;
+        *key++ = 1;
+        *key++ = PyLong_AsLongLongAndOverflow(option, &overflow);
+        return overflow ? NULL : key;
+    }
+    if (PyFloat_CheckExact(option)) {
+        double value = PyFloat_AsDouble(option);
+        *key++ = 2;
+        memcpy(key++, &value, sizeof value);
+        return key;
+    }
+    if (PyTuple_CheckExact(option)) {
+        *key++ = 3;
+        *key++ = PyTuple_Size(option);
+        for (Py_ssize_t i = 0; key && i < PyTuple_Size(option); i++)
+            key = add_option(PyTuple_GetItem(option, i), key, end);
+        return key;
+    }
+    if (!(option == Py_None || option == Py_True || option == Py_False
+          || PyUnicode_CheckExact(option) || Py_TYPE(option) == &PyModule_Type))
+        return NULL;
+    *key++ = 4;
+    *key++ = (intptr_t)option;
+    return key;
+}
+
+/* Read the arguments; 0 if there is anything about them that Python should look at. */
+static int read_arguments(const Op *op, PyObject *const *args, Py_ssize_t count, Given *g)
+{
+    int64_t *key = g->key, *end = g->key + MOST_KEY - MOST_AXES - 4; /* room for what comes */
+    Py_ssize_t options = count - op->live;
+    if (count < op->arrays + op->live) return 0;
+    for (int i = 0; i < op->arrays; i++) {
+        PyArrayObject *array = (PyArrayObject *)args[i];
+        g->array[i] = NULL, g->address[i] = NULL;
+        if (args[i] == Py_None) {
+            if (!is_output(op->kind[i])) *key++ = 0;
+            continue;
+        }
+        if (!PyArray_CheckExact(args[i])) return 0;
+        int wanted = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+        if (op->kind[i] != 'r') wanted |= NPY_ARRAY_WRITEABLE;
+        PyArray_Descr *descr = PyArray_DESCR(array);
+        if ((PyArray_FLAGS(array) & wanted) != wanted
+            || (descr != float32 && descr != float64 && descr != int64)
+            || PyArray_NDIM(array) > MOST_AXES || key > end)
+            return 0;
+        g->array[i] = array, g->address[i] = PyArray_BYTES(array);
+        if (is_output(op->kind[i])) continue; /* compared with the plan's */
+        *key++ = (intptr_t)descr;
+        *key++ = PyArray_NDIM(array);
+        for (int axis = 0; axis < PyArray_NDIM(array); axis++) *key++ = PyArray_DIM(array, axis);
+    }
+    for (Py_ssize_t i = op->arrays; i < options; i++)
+        if (!(key = add_option(args[i], key, end))) return 0;
+    for (Py_ssize_t i = options; i < count; i++)
+        if (!PyFloat_CheckExact(args[i])) return 0;
+    g->size = (int)(key - g->key);
+    uint64_t hash = (uint64_t)g->size;
+    for (int i = 0; i < g->size; i++) {
+        hash = (hash ^ (uint64_t)g->key[i]) * UINT64_C(0x9E3779B97F4A7C15);
+        hash ^= hash >> 29;
+    }
+    g->hash = hash;
+    return 1;
+}
+
+/* The place of the plan for what is given; of the one to be pushed out if there is none. */
+static Plan **place_of(Op *op, const Given *g)
+{
+    Plan **empty = NULL;
+    for (uint64_t i = 0; i < PROBES; i++) {
+        Plan **place = &op->plans[(g->hash + i) % PLANS], *plan = *place;
+        if (plan && plan->hash == g->hash && plan->key_size == g->size
+            && memcmp(plan->key, g->key, (size_t)g->size * sizeof *g->key) == 0)
+            return place;
+        if (!plan && !empty) empty = place;
+    }
+    return empty ? empty : &op->plans[(g->hash + (unsigned)op->kept % PROBES) % PLANS];
+}
+
+static Plan *plan_of(Op *op, const Given *g)
+{
+    Plan *plan = *place_of(op, g);
+    int same = plan && plan->hash == g->hash && plan->key_size == g->size
+               && memcmp(plan->key, g->key, (size_t)g->size * sizeof *g->key) == 0;
+    return same ? plan : NULL;
+}
+
+/* ---- the call ---- */
+
+static int fits(PyArrayObject *out, const Plan *plan)
+{
+    if (PyArray_DESCR(out) != plan->descr || PyArray_NDIM(out) != plan->axes) return 0;
+    for (int i = 0; i < plan->axes; i++)
+        if (PyArray_DIM(out, i) != plan->shape[i]) return 0;
+    return 1;
+}
+
+/* Whether a written array shares memory with another one; kind 'i' may be exactly an input. */
+static int overlap(const Op *op, const Given *g)
+{
+    for (int i = 0; i < op->arrays; i++) {
+        if (op->kind[i] == 'r' || !g->array[i]) continue;
+        const char *start = g->address[i], *end = start + PyArray_NBYTES(g->array[i]);
+        for (int j = 0; j < op->arrays; j++) {
+            if (j == i || !g->array[j]) continue;
+            const char *other = g->address[j], *other_end = other + PyArray_NBYTES(g->array[j]);
+            int same = op->kind[i] == 'i' && other == start && other_end == end;
+            if (start < other_end && other < end && !same) return 1;
+        }
+    }
+    return 0;
+}
+
+#define I4(i) w[i], w[i + 1], w[i + 2], w[i + 3]
+#define I16(i) I4(i), I4(i + 4), I4(i + 8), I4(i + 12)
+#define FLOATS d[0], d[1], d[2], d[3], d[4], d[5], d[6], d[7]
+#define INTEGERS4 int64_t, int64_t, int64_t, int64_t
+#define INTEGERS16 INTEGERS4, INTEGERS4, INTEGERS4, INTEGERS4
+#define DOUBLES double, double, double, double, double, double, double, double
+typedef int32_t with_16(DOUBLES, INTEGERS16);
+typedef int32_t with_48(DOUBLES, INTEGERS16, INTEGERS16, INTEGERS16);
+typedef int32_t with_96(DOUBLES, INTEGERS16, INTEGERS16, INTEGERS16, INTEGERS16, INTEGERS16,
+                        INTEGERS16);
+
+static int run_call(const Call *call, char *const *address, char *work, const double *live,
+                    int live_count)
+{
+    int64_t w[MOST_WORDS] = {0};
+    double d[MOST_DOUBLES];
+    memcpy(w, call->word, sizeof w[0] * (size_t)call->words);
+    memcpy(d, call->doubles, sizeof d);
+    memcpy(d, live, sizeof d[0] * (size_t)live_count);
+    for (int i = 0; i < call->slots; i++) {
+        const Slot *s = &call->slot[i];
+        w[s->at] = (intptr_t)(s->array < 0 ? work : address[s->array]) + s->offset;
+    }
+    void *returned = NULL, *raised = NULL;
+    if (call->reports) w[0] = (intptr_t)&returned, w[1] = (intptr_t)&raised;
+    int32_t status;
+    if (call->words <= 16)
+        status = ((with_16 *)call->function)(FLOATS, I16(0));
+    else if (call->words <= 48)
+        status = ((with_48 *)call->function)(FLOATS, I16(0), I16(16), I16(32));
+    else
+        status = ((with_96 *)call->function)(FLOATS, I16(0), I16(16), I16(32), I16(48), I16(64),
+                                             I16(80));
+    return call->reports ? status : 0;
+}
+
+static int run(const Op *op, const Plan *plan, const Given *g, const double *live)
+{
+    char *memory = NULL, *work = NULL;
+    int status = 0;
+    if (plan->work) {
+        if (!(memory = malloc(plan->work + 64))) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        work = memory + (-(uintptr_t)memory & 63);
+    }
+    PyThreadState *state = plan->release ? PyEval_SaveThread() : NULL;
+    for (int i = 0; i < plan->calls && !status; i++)
+        status = run_call(&plan->call[i], g->address, work, live, op->live);
+    if (state) PyEval_RestoreThread(state);
+    free(memory);
+    if (status) PyErr_SetString(PyExc_RuntimeError, "loopnest: a kernel failed");
+    return status ? -1 : 0;
+}
+
+static PyObject *op_call(Op *op, PyObject *const *args, Py_ssize_t count)
+{
+    Given g;
+    if (!read_arguments(op, args, count, &g)) Py_RETURN_NONE;
+    Plan *plan = plan_of(op, &g);
+    if (!plan) Py_RETURN_NONE;
+    int last = op->arrays - 1, makes = is_output(op->kind[last]), given = g.array[last] != NULL;
+    if (makes && given && !fits(g.array[last], plan)) Py_RETURN_NONE;
+    if ((given || !makes) && overlap(op, &g)) Py_RETURN_NONE;
+    PyObject *result = makes ? args[last] : Py_True;
+    if (makes && !given) {
+        result = PyArray_SimpleNew(plan->axes, plan->shape, plan->descr->type_num);
+        if (!result) return NULL;
+        g.address[last] = PyArray_BYTES((PyArrayObject *)result);
+    } else {
+        Py_INCREF(result);
+    }
+    double live[MOST_DOUBLES];
+    for (int i = 0; i < op->live; i++) live[i] = PyFloat_AsDouble(args[count - op->live + i]);
+    plan->references++; /* another thread may push it out meanwhile */
+    int status = run(op, plan, &g, live);
+    let_go(plan);
+    if (status) Py_CLEAR(result);
+    return result;
+}
+
+/* ---- making plans ---- */
+
+static PyObject *op_wanted(Op *op, PyObject *const *args, Py_ssize_t count)
+{
+    Given g;
+    if (op->kept >= MOST_KEPT || !read_arguments(op, args, count, &g)) Py_RETURN_FALSE;
+    if (plan_of(op, &g)) Py_RETURN_FALSE;
+    uint64_t *seen = &op->seen[g.hash % SEEN];
+    if (*seen == g.hash) Py_RETURN_TRUE;
+    *seen = g.hash; /* a plan costs more than a call: only for what comes twice */
+    Py_RETURN_FALSE;
+}
+
+static int64_t number(PyObject *tuple, Py_ssize_t i)
+{
+    return PyLong_AsLongLong(PyTuple_GetItem(tuple, i));
+}
+
+static int read_call(PyObject *tuple, Call *call)
+{
+    PyObject *words, *slots, *doubles;
+    unsigned long long address;
+    if (!PyArg_ParseTuple(tuple, "KiO!O!O!", &address, &call->reports, &PyTuple_Type, &words,
+                          &PyTuple_Type, &slots, &PyTuple_Type, &doubles))
+        return 0;
+    call->function = (void *)(uintptr_t)address;
+    call->words = (int)PyTuple_Size(words), call->slots = (int)PyTuple_Size(slots);
+    if (call->words > MOST_WORDS || call->slots > MOST_ARRAYS + 2
+        || PyTuple_Size(doubles) > MOST_DOUBLES) {
+        PyErr_SetString(PyExc_ValueError, "too many arguments");
+        return 0;
+    }
+    for (int i = 0; i < call->words; i++) call->word[i] = number(words, i);
+    for (int i = 0; i < call->slots; i++) {
+        PyObject *slot = PyTuple_GetItem(slots, i);
+        if (!PyArg_ParseTuple(slot, "iiL", &call->slot[i].at, &call->slot[i].array,
+                              &call->slot[i].offset))
+            return 0;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_Size(doubles); i++) {
+        uint64_t bits = PyLong_AsUnsignedLongLong(PyTuple_GetItem(doubles, i));
+        memcpy(&call->doubles[i], &bits, sizeof bits);
+    }
+    return !PyErr_Occurred();
+}
+
+/* keep(arguments, output or None, calls, bytes of work space, release the GIL, what to keep) */
+static PyObject *op_keep(Op *op, PyObject *args)
+{
+    PyObject *arguments, *output, *calls, *kept;
+    unsigned long long work;
+    int release;
+    Given g;
+    if (!PyArg_ParseTuple(args, "O!OO!KpO", &PyTuple_Type, &arguments, &output, &PyTuple_Type,
+                          &calls, &work, &release, &kept))
+        return NULL;
+    PyObject *items[MOST_KEY];
+    Py_ssize_t count = PyTuple_Size(arguments);
+    if (count > MOST_KEY || PyTuple_Size(calls) > MOST_CALLS) {
+        PyErr_SetString(PyExc_ValueError, "too many arguments or calls");
+        return NULL;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) items[i] = PyTuple_GetItem(arguments, i);
+    if (!read_arguments(op, items, count, &g)) Py_RETURN_NONE;
+    Plan *plan = PyMem_Calloc(1, sizeof *plan);
+    if (!plan) return PyErr_NoMemory();
+    plan->references = 1, plan->hash = g.hash, plan->key_size = g.size;
+    memcpy(plan->key, g.key, sizeof g.key[0] * (size_t)g.size);
+    plan->work = (size_t)work, plan->release = release;
+    if (PyArray_Check(output)) { /* of a dtype and with axes that read_arguments passed */
+        plan->descr = PyArray_DESCR((PyArrayObject *)output);
+        plan->axes = PyArray_NDIM((PyArrayObject *)output);
+        memcpy(plan->shape, PyArray_DIMS((PyArrayObject *)output),
+               sizeof plan->shape[0] * (size_t)plan->axes);
+    }
+    plan->calls = (int)PyTuple_Size(calls);
+    for (int i = 0; i < plan->calls; i++)
+        if (!read_call(PyTuple_GetItem(calls, i), &plan->call[i])) {
+            let_go(plan);
+            return NULL;
+        }
+    Py_INCREF(kept);
+    plan->kept = kept;
+    op->kept++;
+    Plan **place = place_of(op, &g), *old = *place;
+    *place = plan;
+    let_go(old);
+    Py_RETURN_NONE;
+}
+
+static PyObject *op_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    const char *kinds;
+    int live;
+    if (keywords || !PyArg_ParseTuple(args, "si", &kinds, &live)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "Op takes no keywords");
+        return NULL;
+    }
+    size_t arrays = strlen(kinds);
+    if (arrays < 1 || arrays > MOST_ARRAYS || strspn(kinds, "rwoi") != arrays || live < 0
+        || live > MOST_DOUBLES) {
+        PyErr_SetString(PyExc_ValueError, "kinds: 1 to 8 of r, w, o, i; live: 0 to 8");
+        return NULL;
+    }
+    allocfunc make = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    Op *op = (Op *)make(type, 0);
+    if (!op) return NULL;
+    op->arrays = (int)arrays, op->live = live;
+    memcpy(op->kind, kinds, arrays);
+    return (PyObject *)op;
+}
+
+static void op_free(Op *op)
+{
+    PyTypeObject *type = Py_TYPE(op);
+    for (int i = 0; i < PLANS; i++) let_go(op->plans[i]);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(op);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"call", (PyCFunction)(void (*)(void))op_call, METH_FASTCALL,
+     "call(*arrays, *options, *live): the result, or None: not known here"},
+    {"wanted", (PyCFunction)(void (*)(void))op_wanted, METH_FASTCALL,
+     "wanted(*arrays, *options, *live): whether to make a plan for such calls"},
+    {"keep", (PyCFunction)op_keep, METH_VARARGS, "keep a plan"},
+    {0},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_new, op_new},
+    {Py_tp_dealloc, op_free},
+    {Py_tp_methods, methods},
+    {0},
+};
+
+static PyType_Spec spec = {"loopnest._direct.Op", sizeof(Op), 0, Py_TPFLAGS_DEFAULT, slots};
+
+static struct PyModuleDef module = {
+    PyModuleDef_HEAD_INIT, "loopnest._direct", "Small calls, repeated without Python.", -1,
+    NULL, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__direct(void)
+{
+    import_array();
+    float32 = PyArray_DescrFromType(NPY_FLOAT32);
+    float64 = PyArray_DescrFromType(NPY_FLOAT64);
+    int64 = PyArray_DescrFromType(NPY_INT64);
+    PyObject *made = PyModule_Create(&module), *type = PyType_FromSpec(&spec);
+    if (!made || !type || PyModule_AddObject(made, "Op", type) < 0) {
+        Py_XDECREF(made);
+        Py_XDECREF(type);
+        return NULL;
+    }
+    return made;
+}

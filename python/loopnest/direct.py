@@ -1,0 +1,203 @@
+"""Small calls, repeated without Python: the one mechanism that keeps a checked call cheap.
+
+Every public function first asks its `Op`::
+
+    known = _RELU.call(x, out, *options, backend.kernels, threads.SERIAL_BELOW)
+    if known is not None:
+        return known
+
+``call`` is written in C (csrc/direct.c). It looks at nothing but what cannot be misread: exact
+NumPy arrays, contiguous, aligned, of native float32, float64 or int64, outputs writable and apart
+from all else. If it has a plan for their shapes and for these very options it runs it and
+returns the output; otherwise, always None. Then the function does its work in Python: it checks,
+converts, tells what is wrong, chooses a kernel and calls it. Was that a matter of one small
+serial call, `serial` notes which, and `Op.keep` makes a plan of it: the same machine
+code, on other addresses, gives the same bits. So checks and choices are written once, in
+Python, and the quick way cannot differ from them.
+
+A plan is kept when a call comes a second time; an op has up to 128 of them. Without the extension
+(no compiler, or another CPU than x86-64 and aarch64) all calls take the way through Python.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from loopnest import threads
+
+try:
+    from loopnest._direct import Op as _Op
+except ImportError:  # the package works as well without, the small calls slower
+    _Op = None
+
+# Bytes of work space of a small call: so much comes from malloc without page faults.
+MOST_SPACE = 1 << 16
+
+# Work (see `threads.split`) from which a plan lets other Python threads run: some microseconds.
+_RELEASE_FROM = 1 << 16
+
+
+class Space(NamedTuple):
+    """Stands for work space among the arguments of a kernel."""
+
+    size: int
+    dtype: Any
+
+
+class Call(NamedTuple):
+    """A kernel call that was made: what a plan repeats."""
+
+    kernel: Any
+    arguments: list[Any]
+    spaces: list[np.ndarray]
+    work: float
+
+
+def small(work: float, space: int = 0) -> bool:
+    """Whether a call of so much work and so many bytes of work space is left to `serial`."""
+    return work < threads.SERIAL_BELOW and space <= MOST_SPACE
+
+
+def serial(work: float, kernel: Any, *arguments: Any) -> Call:
+    """Call a kernel; what was called."""
+    spaces, given = [], list(arguments)
+    for i, value in enumerate(given):
+        if type(value) is Space:
+            given[i] = np.empty(value.size, value.dtype)
+            spaces.append(given[i])
+    kernel(*given)
+    return Call(kernel, given, spaces, work)
+
+
+def _never(*arguments: Any) -> None:
+    """Without the extension no call is known."""
+
+
+class Op:
+    """Plans of one public function.
+
+    Parameters
+    ----------
+    kinds : str
+        A letter an array argument: "r" is read, "w" written in place (apart from all else); the
+        last one may be "o", an output that is made for None, or "i", one that may also be exactly
+        one of the inputs. All may be None.
+    live : int
+        So many doubles end the arguments; they are no part of what tells plans apart, but are
+        passed on in this order.
+    """
+
+    def __init__(self, kinds: str, live: int = 0) -> None:
+        self._kinds = kinds
+        made = self._made = None if _Op is None else _Op(kinds, live)
+        self.call: Any = _never if made is None else made.call
+
+    def keep(self, arguments: tuple, output: Any, *calls: Call | None) -> None:
+        """Make a plan for ``arguments`` (those of ``call``), if they come again.
+
+        ``calls`` are the kernel calls that did the work; None among them if it was not small.
+        """
+        made, arrays = self._made, list(arguments[: len(self._kinds)])
+        if made is None or None in calls or not made.wanted(*arguments):
+            return
+        if self._kinds[-1] in "oi":
+            arrays[-1] = output
+        places = _places(arrays)
+        if places is None:
+            return
+        kept: list[Any] = list(arguments[len(self._kinds) :])
+        total, forms = 0, []
+        for call in calls:
+            assert call is not None
+            known = dict(places)
+            for space in call.spaces:
+                known[_address(space)] = -1, total
+                total += -(-space.nbytes // 64) * 64
+            form = _form(call, known, kept)
+            if form is None:
+                return
+            forms.append(form)
+        work = sum(call.work for call in calls if call is not None)
+        made.keep(arguments, output, tuple(forms), total, work >= _RELEASE_FROM, kept)
+
+
+def _address(array: np.ndarray) -> int:
+    return array.__array_interface__["data"][0]
+
+
+def _places(arrays: Sequence[Any]) -> dict[int, tuple[int, int]] | None:
+    """(number, 0) of each array by its address; None if the addresses do not tell them apart."""
+    given = {i: a for i, a in enumerate(arrays) if a is not None}
+    places = {_address(a): (i, 0) for i, a in given.items() if a.size}
+    return places if len(places) == len(given) else None
+
+
+def _form(call: Call, places: dict[int, tuple[int, int]], kept: list[Any]) -> tuple | None:
+    """A call as csrc/direct.c takes it: machine code, words, which of them are addresses, doubles.
+
+    None if it has an array that is neither given nor work space.
+    """
+    flat = _flat_c if hasattr(call.kernel, "arrange") else _flat_numba
+    code, reports, values = flat(call, kept)
+    words: list[int] = []
+    slots: list[tuple[int, int, int]] = []
+    doubles: list[int] = []
+    for value in values:
+        if isinstance(value, bytes):
+            doubles.append(int.from_bytes(value.ljust(8, b"\0"), "little"))
+            continue
+        if isinstance(value, np.ndarray):
+            if not value.size:
+                kept.append(value)  # the same in each call, such as a bias that was left out
+            elif (place := places.get(_address(value))) is not None:
+                slots.append((len(words), *place))
+            else:
+                return None
+            value = _address(value)
+        words.append(value)
+    kept.append(call.kernel)
+    return code, reports, tuple(words), tuple(slots), tuple(doubles)
+
+
+def _flat_c(call: Call, kept: list[Any]) -> tuple[int, int, list[Any]]:
+    """A C kernel's address, and its arguments as they go into registers."""
+    from loopnest.ckernels.call import ffi
+
+    function, arguments = call.kernel.arrange(*call.arguments)
+    values: list[Any] = []
+    for value, kind in zip(arguments, ffi.typeof(function).args, strict=True):
+        if isinstance(value, np.ndarray):
+            values.append(value)
+        elif kind.kind == "pointer":
+            kept.append(value)
+            values.append(int(ffi.cast("intptr_t", value)))
+        elif kind.cname in ("float", "double"):
+            values.append(struct.pack("<f" if kind.cname == "float" else "<d", value))
+        else:
+            values.append(int(value))
+    return int(ffi.cast("intptr_t", function)), 0, values
+
+
+def _flat_numba(call: Call, kept: list[Any]) -> tuple[int, int, list[Any]]:
+    """Machine code of a Numba kernel, and its arguments in Numba's own calling convention.
+
+    First where to put a result and an error (direct.c sets them), then the arguments; an
+    array is owner, parent, size, item size, data, shape and strides (numba/core/datamodel).
+    """
+    from numba import typeof
+
+    compiled = call.kernel.overloads[tuple(map(typeof, call.arguments))]
+    code = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+    values: list[Any] = [0, 0]
+    for value in call.arguments:
+        if isinstance(value, np.ndarray):
+            values += [0, 0, value.size, value.itemsize, value, *value.shape, *value.strides]
+        elif isinstance(value, float):
+            values.append(struct.pack("<d", value))
+        else:
+            values.append(int(value))
+    return code, 1, values
