@@ -19,6 +19,7 @@
 #define KEEP_BYTES (256 << 10) /* of packed filters that are kept from block to block */
 #define MOST_BYTES (8 << 20) /* of one that cannot be cut smaller: beyond, the plain kernel */
 #define FILL_COST 5 /* copying one number, in multiply-adds */
+#define HALF_TILE_COST 4 /* of one with lanes of channels, over its share, in pixels */
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
@@ -51,15 +52,18 @@ static int64_t F(method_of)(const ln_conv2d_shape *d, int64_t k, int64_t terms, 
     return LN_CHANNELS;
 }
 
-/* The cheaper form of the copy: idle lanes at the ends of runs, against more copying. Sizes
- * here and below are doubles: they are no array's, and may be beyond any integer. */
+/* The cheaper form of the copy: idle lanes at the ends of runs, and half tiles, for which filters
+ * are read as for whole ones, against more copying. Sizes here and below are doubles: they are
+ * no array's, and may be beyond any integer. */
 static int64_t F(cheaper_form)(const ln_conv2d_shape *d, int64_t k, int64_t unit)
 {
     double cost[2];
     for (int form = 0; form < 2; form++) {
         struct lines l = lines_of(d, form);
         int64_t pixels = form ? d->oh * d->ow : d->ow;
-        double computed = (double)(ceil_div(pixels, unit) * unit) * (double)(form ? 1 : d->oh);
+        int64_t units = ceil_div(pixels, unit);
+        double run = (double)(units * unit) + (unit == FEW_PIXEL_ROWS ? units % 2 * HALF_TILE_COST : 0);
+        double computed = run * (double)(form ? 1 : d->oh);
         double copied = (double)l.variants * (double)l.phases * (double)(d->oh + l.more_h)
                         * (double)(d->ow + l.more_w);
         cost[form] = computed * (double)(d->r * d->s * k) + FILL_COST * copied;

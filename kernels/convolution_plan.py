@@ -40,6 +40,7 @@ STACKED_BYTES = 256 << 10  # of that of one channel
 KEEP_BYTES = 256 << 10  # of packed filters that are kept from block to block
 MOST_BYTES = 8 << 20  # of one that cannot be cut smaller: beyond, the plain kernel
 FILL_COST = 5  # copying one number, in multiply-adds
+HALF_TILE_COST = 4  # of one with lanes of channels, over its share, in pixels
 # Multiply-adds of a gradient below which flipping filters does not pay.
 SMALL_GRADIENT = 1 << 15
 
@@ -90,14 +91,17 @@ def plan(
         method, unit = CHANNELS, lanes
     else:
         method, unit = CHANNELS, (1 if k > FEW_CHANNEL_ROWS else 4 if k > 1 else 8) * lanes
-    # The cheaper form of the copy: idle lanes at the ends of runs, against more copying.
+    # The cheaper form of the copy: idle lanes at the ends of runs, and half tiles, for which
+    # filters are read as for whole ones, against more copying.
     best, flat = 0, 0
     for form in range(2):
         variants, phases, more_h, more_w = lines(
             s, r, stride_h, stride_w, dilation_h, dilation_w, form
         )
         pixels = out_h * out_w if form else out_w
-        computed = ceil_div(pixels, unit) * unit * (1 if form else out_h)
+        units = ceil_div(pixels, unit)
+        run = units * unit + (units % 2 * HALF_TILE_COST if method == PIXELS else 0)
+        computed = run * (1 if form else out_h)
         copied = variants * phases * (out_h + more_h) * (out_w + more_w)
         cost = computed * r * s * k + FILL_COST * copied
         if form == 0 or cost < best:
