@@ -15,38 +15,43 @@ from loopnest.kernels.simd_lanes import (
     load_some,
     store,
     store_some,
+    to_cache_line,
 )
 
 
 @block
 def unary(function, x, y):
-    """y = function(x), BLOCK at a time, then 16."""
-    n, zero, done = x.size, x.dtype.type(0), 0
-    for i in range(0, n - n % BLOCK, BLOCK):
+    """y = function(x): up to a cache line of y, then BLOCK at a time, then 16."""
+    n, zero, at = x.size, x.dtype.type(0), to_cache_line(y)
+    if at:
+        store_some(y, 0, at, function(load_some(x, 0, at, zero)))
+    for i in range(at, n - (n - at) % BLOCK, BLOCK):
         fetch_to_read(x, i)
         fetch_to_write(y, i)
         store(y, i, function(load_block(x, i)))
-        done = i + BLOCK
-    for i in range(done, n - n % LANES, LANES):
+        at = i + BLOCK
+    rest = (n - at) % LANES
+    for i in range(at, n - rest, LANES):
         store(y, i, function(load(x, i)))
-    rest = n % LANES
     if rest:
         store_some(y, n - rest, rest, function(load_some(x, n - rest, rest, zero)))
 
 
 @block
 def binary(function, dy, x, dx):
-    """dx = function(dy, x), BLOCK at a time, then 16."""
-    n, zero, done = x.size, x.dtype.type(0), 0
-    for i in range(0, n - n % BLOCK, BLOCK):
+    """dx = function(dy, x), in the same pieces."""
+    n, zero, at = x.size, x.dtype.type(0), to_cache_line(dx)
+    if at:
+        store_some(dx, 0, at, function(load_some(dy, 0, at, zero), load_some(x, 0, at, zero)))
+    for i in range(at, n - (n - at) % BLOCK, BLOCK):
         fetch_to_read(dy, i)
         fetch_to_read(x, i)
         fetch_to_write(dx, i)
         store(dx, i, function(load_block(dy, i), load_block(x, i)))
-        done = i + BLOCK
-    for i in range(done, n - n % LANES, LANES):
+        at = i + BLOCK
+    rest = (n - at) % LANES
+    for i in range(at, n - rest, LANES):
         store(dx, i, function(load(dy, i), load(x, i)))
-    rest = n % LANES
     if rest:
         a, b = load_some(dy, n - rest, rest, zero), load_some(x, n - rest, rest, zero)
         store_some(dx, n - rest, rest, function(a, b))

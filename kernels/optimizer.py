@@ -8,8 +8,13 @@ The update functions are generic in the type; descent.py iterates them.
 
 import math
 
+import numpy as np
+
 from loopnest.kernels.jit import kernel, scalar
 from loopnest.kernels.simd import fma, select
+from loopnest.kernels.simd_lanes import to_cache_line
+
+_U = np.uint64  # an index that cannot be negative: those that can stop vectors
 
 # ---- updates of one element ----
 
@@ -70,16 +75,19 @@ def sgd_step(
     real = param.dtype.type
     rate, keep, take = real(lr), real(momentum), real(1.0 - dampening)
     decay, decays = real(weight_decay), weight_decay != 0.0
+    head = to_cache_line(param)
     if not use_buffer:
-        for i in range(param.size):
-            param[i] = moved(param[i], decayed(grad[i], param[i], decay, decays), rate)
+        for begin, end in ((0, head), (head, param.size)):
+            for i in range(_U(begin), _U(end)):
+                param[i] = moved(param[i], decayed(grad[i], param[i], decay, decays), rate)
         return
     is_first, looks_ahead = first != 0, nesterov != 0
-    for i in range(param.size):
-        g = decayed(grad[i], param[i], decay, decays)
-        b = select(is_first, g, average(buffer[i], g, keep, take))
-        buffer[i] = b
-        param[i] = moved(param[i], select(looks_ahead, fma(keep, b, g), b), rate)
+    for begin, end in ((0, head), (head, param.size)):
+        for i in range(_U(begin), _U(end)):
+            g = decayed(grad[i], param[i], decay, decays)
+            b = select(is_first, g, average(buffer[i], g, keep, take))
+            buffer[i] = b
+            param[i] = moved(param[i], select(looks_ahead, fma(keep, b, g), b), rate)
 
 
 @kernel

@@ -21,6 +21,8 @@ from numba.core import cgutils, config
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from loopnest.kernels.jit import scalar
+
 LANES = 16
 
 
@@ -219,6 +221,16 @@ def _load(x, count):
         return value
 
     return kind(x, types.int64), codegen
+
+
+@scalar
+def to_cache_line(array):
+    """Elements of an array before its first whole cache line.
+
+    NumPy's large arrays all begin 16 bytes behind one. Once a loop has gone so far, its vectors
+    do not straddle two lines: a fifth of the time where little more is done than moving data.
+    """
+    return min((-array.ctypes.data % 64) // array.itemsize, array.size)
 
 
 @intrinsic
