@@ -3,7 +3,8 @@
 Each result is compared with the float64 reference (scan.py), Numba's bits with C's. Prints a table
 and writes it to docs/accuracy.md, beside the worst errors of NumPy, PyTorch and ONNX Runtime
 where they are installed (those over every 256th input). Exits with 1 if an error is above the
-limit or a bit differs. `--step 16` scans every 16th input, for a first look.
+limit or a bit differs. `--step 16` scans every 16th input, for a first look. After that, 10^7 random
+float64 inputs of each function (double.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
+import double
 import exhaustive_peers
 import numpy as np
 import scan
@@ -29,6 +31,7 @@ from rich.table import Table
 BLOCK = 1 << 15  # inputs at a time: all arrays stay in the second cache
 PIECES = 256  # of the 2^32 inputs, one task each: the values of one exponent or half of it
 PEER_STEP = 256
+DOUBLE_PIECES = 20  # tasks of each function in float64
 
 
 def scan_piece(name: str, piece: int, step: int) -> tuple[str, scan.Errors, int]:
@@ -49,20 +52,25 @@ def scan_piece(name: str, piece: int, step: int) -> tuple[str, scan.Errors, int]
     return name, errors, different
 
 
-def scan_all(names: list[str], step: int, processes: int) -> dict[str, tuple[scan.Errors, int]]:
-    """Errors and differing inputs of each function."""
-    results = {name: (scan.Errors(), 0) for name in names}
+def double_piece(name: str, count: int, seed: int) -> tuple[str, scan.Errors, int]:
+    """The same of ``count`` random float64 inputs."""
+    import loopnest.ckernels
+    import loopnest.kernels
+
+    return name, *double.scan(name, count, seed, loopnest.kernels, loopnest.ckernels)
+
+
+def run_all(jobs: list[tuple], processes: int) -> dict[str, tuple[scan.Errors, int]]:
+    """Errors and differing inputs of each function; a job is a function and its arguments."""
+    results = {job[1]: (scan.Errors(), 0) for job in jobs}
     columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%")
     spawn = multiprocessing.get_context("spawn")
     with (
         Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn()) as progress,
         ProcessPoolExecutor(processes, mp_context=spawn) as pool,
     ):
-        total = progress.add_task("all functions", total=len(names) * PIECES)
-        jobs = [
-            pool.submit(scan_piece, name, piece, step) for name in names for piece in range(PIECES)
-        ]
-        for job in as_completed(jobs):
+        total = progress.add_task("all functions", total=len(jobs))
+        for job in as_completed([pool.submit(*job) for job in jobs]):
             name, errors, different = job.result()
             results[name][0].add(errors)
             results[name] = (results[name][0], results[name][1] + different)
@@ -113,12 +121,33 @@ def _ulp(worst: float) -> str:
     return f"{worst:.3g}" if worst < 1e6 else "wrong"
 
 
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
+    bars = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, bars, *lines))
+
+
+def double_part(results: dict[str, tuple[scan.Errors, int]], count: int) -> str:
+    """The section on float64 of docs/accuracy.md."""
+    header, lines = rows(results, {})
+    return f"""
+## float64
+
+{count:,} random inputs of each function: a third over all float64 numbers, a third with sizes of 2^-40 to
+2^10, a third within +-750. The exact values are those of tests/double.py, which computes in 80 bits;
+next to the zero of a slope (nearer than {double.NEAR_ZERO}) nothing is measured. Limits as above.
+
+{markdown(header, lines)}
+"""
+
+
 def page(header: list[str], lines: list[list[str]], step: int, seconds: float) -> str:
     """docs/accuracy.md."""
-    bars = ["---", *["---:"] * (len(header) - 1)]
-    table = "\n".join("| " + " | ".join(line) + " |" for line in (header, bars, *lines))
+    table = markdown(header, lines)
     every = "all 2^32 inputs" if step == 1 else f"every {step}th of the 2^32 inputs"
-    return f"""# Accuracy of the float32 activations
+    return f"""# Accuracy of the activations
+
+## float32
 
 Made by `make exhaustive`: {every}, on both backends, in {seconds / 60:.0f} minutes on
 {platform.machine()}, {os.cpu_count()} cores.
@@ -150,16 +179,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step", type=int, default=1, help="scan every STEP-th input")
     parser.add_argument("--functions", default=",".join(scan.FUNCTIONS), help="a,b,c")
+    parser.add_argument("--double", type=int, default=10**7, help="float64 inputs; 0 for none")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("docs/accuracy.md"))
     given = parser.parse_args()
     names, console, start = given.functions.split(","), Console(), time.monotonic()
     unknown = set(names) - set(scan.FUNCTIONS)
-    if unknown or given.step < 1 or given.processes < 1:
-        parser.error(f"functions: {', '.join(scan.FUNCTIONS)}; step, processes: at least 1")
+    if unknown or given.step < 1 or given.processes < 1 or given.double < 0:
+        parser.error(
+            f"functions: {', '.join(scan.FUNCTIONS)}; step, processes: at least 1; double: at least 0"
+        )
     for name in names:  # compile once, before the processes start
         scan_piece(name, 0, scan.EVERY // PIECES)
-    results = scan_all(names, given.step, given.processes)
+    pieces = [(scan_piece, name, k, given.step) for name in names for k in range(PIECES)]
+    results = run_all(pieces, given.processes)
     seconds = time.monotonic() - start
     header, lines = rows(results, peer_errors(names))
     shown = [i for i, title in enumerate(header) if " to " not in title]  # what a terminal holds
@@ -167,8 +200,17 @@ def main() -> int:
     for line in lines:
         table.add_row(*(line[i] for i in shown))
     console.print(table)
-    write(given.out, page(header, lines, given.step, seconds))
+    text = page(header, lines, given.step, seconds)
     failed = [n for n, (e, d) in results.items() if d or not e.worst <= scan.FUNCTIONS[n].limit]
+    doubles = [n for n in names if n in double.FUNCTIONS]
+    if double.AVAILABLE and given.double and doubles:
+        share = -(-given.double // DOUBLE_PIECES)
+        pieces = [(double_piece, n, share, k) for n in doubles for k in range(DOUBLE_PIECES)]
+        found = run_all(pieces, given.processes)
+        text += double_part(found, share * DOUBLE_PIECES)
+        limits = {n: double.FUNCTIONS[n][1] for n in found}
+        failed += [f"{n} float64" for n, (e, d) in found.items() if d or not e.worst <= limits[n]]
+    write(given.out, text)
     console.print(
         f"{given.out}; " + (f"FAILED: {', '.join(failed)}" if failed else "within limits")
     )

@@ -2,6 +2,7 @@
 
 import math
 
+import double
 import mpmath
 import numpy as np
 import pytest
@@ -75,15 +76,34 @@ def test_reference_against_mpmath(name, rng):
             assert abs(value - expected) <= 6e-11 * abs(expected) + absolute, at
 
 
-@pytest.mark.parametrize("name", [n for n in scan.FUNCTIONS if "erf" not in n])
-def test_float64_scan(name, backend, rng):
-    """Against the reference in long double, which has 11 bits more."""
-    if np.finfo(np.longdouble).nmant < 63:
-        pytest.skip("long double is no wider than float64 here")
-    function, x = scan.FUNCTIONS[name], scan.float64_inputs(rng, 30_000)
-    errors = scan.float64_errors(_kernels(), function, x)
-    at = int(np.argmax(errors))
-    assert errors[at] <= function.limit, f"{errors[at]} ulp at {x[at]!r}"
+needs_long_double = pytest.mark.skipif(
+    not double.AVAILABLE, reason="long double is no wider than float64 here"
+)
+
+
+@needs_long_double
+@pytest.mark.parametrize("name", double.FUNCTIONS)
+def test_float64_scan(name, backend):
+    """50,000 random inputs; `make exhaustive` takes 10^7."""
+    errors, _ = double.scan(name, 50_000, 7, _kernels())
+    assert errors.worst <= double.FUNCTIONS[name][1], f"{errors.worst} ulp at {errors.at!r}"
+
+
+@needs_long_double
+@pytest.mark.parametrize("name", double.FUNCTIONS)
+def test_float64_scan_knows_the_exact_values(name, rng):
+    """Those of mpmath, to a hundredth of a float64 ulp."""
+    x = double.inputs(rng, 60)
+    x = x[(np.abs(x) < 700) & (np.abs(x) > 1e-200)]
+    x = x[np.abs(x - (double.FUNCTIONS[name][2] or 1e4)) > double.NEAR_ZERO]
+    exact = {**EXACT, **SLOPES}[name]
+    with mpmath.workdps(250):
+        for at, value in zip(x, double.exact(name, x), strict=True):
+            expected = exact(mpmath.mpf(float(at)))
+            high = float(value)
+            known = mpmath.mpf(high) + mpmath.mpf(float(value - np.longdouble(high)))
+            spacing = max(math.ulp(float(expected)), 5e-324)
+            assert abs(known - expected) <= mpmath.mpf(spacing) / 100, at
 
 
 @pytest.mark.parametrize("name", [*EXACT, *SLOPES])
