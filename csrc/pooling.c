@@ -19,8 +19,7 @@ void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad
         int64_t start = (plane * height + h.first) * width, to = row * d->ow;
         if (usual && h.last - h.first == 2) {
             int64_t count = pool_min(rounded(d->ow, last * d->ow - to), (end_of_x - start - width) >> 1);
-            F(row_sum_of_2_by_2)(x + start, x + start + width, y + to, count);
-            F(row_divide)(y + to, count, divisor ? divisor : 4);
+            F(row_mean_of_2_by_2)(x + start, x + start + width, y + to, count, divisor ? divisor : 4);
             continue;
         }
         int64_t end = (plane * height + h.last) * width, count = rounded(width, end_of_x - end + width);

@@ -106,15 +106,6 @@ static inline void F(row_add)(const real *x, real *y, int64_t count)
     INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] += x[i];
 }
 
-static inline void F(row_sum_of_2_by_2)(const real *a, const real *b, real *y, int64_t count)
-{
-    INDEPENDENT for (int64_t i = 0; i < count; i++)
-    {
-        real left = (a[2 * i] + (real)0) + b[2 * i], right = (a[2 * i + 1] + (real)0) + b[2 * i + 1];
-        y[i] = (left + (real)0) + right;
-    }
-}
-
 /* Divide by an integer; by a power of two as a product, which gives the same bits. */
 static inline void F(row_divide)(real *y, int64_t count, int64_t divisor)
 {
@@ -124,6 +115,23 @@ static inline void F(row_divide)(real *y, int64_t count, int64_t divisor)
     } else {
         real by = (real)divisor;
         for (int64_t i = 0; i < count; i++) y[i] /= by;
+    }
+}
+
+static inline real F(sum_of_2_by_2)(const real *a, const real *b)
+{
+    return (((a[0] + (real)0) + b[0]) + (real)0) + ((a[1] + (real)0) + b[1]);
+}
+
+/* Sums of the pairs of two rows, divided likewise; the usual pooling. */
+static inline void F(row_mean_of_2_by_2)(const real *a, const real *b, real *y, int64_t count, int64_t divisor)
+{
+    real by = (real)divisor;
+    if ((divisor & (divisor - 1)) == 0) {
+        by = 1 / by;
+        INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = F(sum_of_2_by_2)(a + 2 * i, b + 2 * i) * by;
+    } else {
+        INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = F(sum_of_2_by_2)(a + 2 * i, b + 2 * i) / by;
     }
 }
 

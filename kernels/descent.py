@@ -25,10 +25,9 @@ from loopnest.kernels.optimizer import (
     moved,
     scaled,
 )
-from loopnest.kernels.simd import bits_of, fma, select
+from loopnest.kernels.simd import bits_of, fma, prefer_wide, select
 from loopnest.kernels.simd_lanes import BLOCK, load_block, store
 from loopnest.kernels.slope import gelu_slope, silu_slope
-from loopnest.kernels.vector import prefer_wide
 
 # The numbers of loopnest.descent.OBJECTIVES, in that order
 EXP, SIGMOID, TANH, RELU, LEAKY_RELU, SILU, GELU, GELU_TANH, GELU_ERF = range(9)

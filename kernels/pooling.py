@@ -37,15 +37,16 @@ from loopnest.kernels.pooling_rows import (
     has_nan,
     inner,
     max_of_few,
+    mean_of_2_by_2,
     merge,
     places_of_2_by_2,
     rounded,
     split,
-    sum_of_2_by_2,
     sum_of_few,
     taps,
     window,
 )  # fmt: skip
+from loopnest.kernels.simd import prefer_wide
 
 
 @kernel
@@ -57,6 +58,7 @@ def avg_pool2d(
 
     work: 2 W + 256 elements of work space.
     """
+    prefer_wide()
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
@@ -73,8 +75,8 @@ def avg_pool2d(
             to = (plane * out_h + oh) * out_w
             if usual and bottom - top == 2:
                 count = min(rounded(out_w, last * out_w - to), (end_of_x - start - width) >> 1)
-                sum_of_2_by_2(x1, start, start + width, y1, to, count)
-                divide(y1, to, count, divisor if divisor else 4)
+                by = divisor if divisor else 4
+                mean_of_2_by_2(x1, start, start + width, y1, to, count, by)
                 continue
             count = rounded(width, end_of_x - end + width)
             if bottom - top == 1:
@@ -132,6 +134,7 @@ def avg_pool2d_backward(
 
     work: OW + 2 W + 320 elements of work space.
     """
+    prefer_wide()
     height, width = dx.shape[2], dx.shape[3]
     out_h, out_w = dy.shape[2], dy.shape[3]
     dx1, dy1 = dx.reshape(dx.size), dy.reshape(dy.size)
@@ -223,6 +226,7 @@ def max_pool2d(
     The first of equal values wins, and NaN does (PyTorch's rule); -inf where dilation leaves a
     window without a value. work: `max_pool2d_work` elements of work space.
     """
+    prefer_wide()
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
@@ -360,6 +364,7 @@ def max_pool2d_indices(
 
     Of equal values the first, of NaNs the last; -1 where a window has no value.
     """
+    prefer_wide()
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1, indices1 = x.reshape(x.size), y.reshape(y.size), indices.reshape(indices.size)
@@ -435,6 +440,7 @@ def global_max_pool2d(x, work, first, last, y):
     Each plane is folded into 256 columns, column j of elements j, j + 256, ..., then those by
     halves into one. work: 256 elements.
     """
+    prefer_wide()
     size = x.shape[2] * x.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
     for plane in range(first, last):

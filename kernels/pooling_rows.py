@@ -125,14 +125,24 @@ def add(x, a, y, to, count):
 
 
 @inlined
-def sum_of_2_by_2(x, a, b, y, to, count):
-    """Sums of the pairs of two rows, in the order of the general case; the usual pooling."""
+def sum_of_2_by_2(x, a, b, i):
+    """Sum of a pair of two rows, in the order of the general case."""
+    zero, left, right = x.dtype.type(0), _U(2) * i, _U(2) * i + _U(1)
+    return (((x[a + left] + zero) + x[b + left]) + zero) + ((x[a + right] + zero) + x[b + right])
+
+
+@inlined
+def mean_of_2_by_2(x, a, b, y, to, count, divisor):
+    """Sums of the pairs of two rows, divided as `divide` does it; the usual pooling."""
     a, b, to = _U(a), _U(b), _U(to)
-    zero = x.dtype.type(0)
-    for i in range(_U(count)):
-        left = (x[a + _U(2) * i] + zero) + x[b + _U(2) * i]
-        right = (x[a + _U(2) * i + _U(1)] + zero) + x[b + _U(2) * i + _U(1)]
-        y[to + i] = (left + zero) + right
+    by = y.dtype.type(divisor)
+    if divisor & (divisor - 1) == 0:
+        by = y.dtype.type(1) / by
+        for i in range(_U(count)):
+            y[to + i] = sum_of_2_by_2(x, a, b, i) * by
+    else:
+        for i in range(_U(count)):
+            y[to + i] = sum_of_2_by_2(x, a, b, i) / by
 
 
 @inlined

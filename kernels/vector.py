@@ -23,22 +23,6 @@ from loopnest.kernels.simd import select
 _INLINED = {**OPTIONS, "forceinline": True}
 
 
-@intrinsic
-def prefer_wide(typingctx):
-    """Let LLVM use the widest vectors that there are in the function that holds this call.
-
-    On CPUs of Intel it keeps to 256 of the 512 bits otherwise, for the sake of early ones
-    that lowered their clock for the wide ones.
-    """
-
-    def codegen(context, builder, signature, args):
-        # The attributes of llvmlite are a set that lets through the ones it knows.
-        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
 class Real(types.Type):
     """Numba type of a number that stays in its type."""
 
