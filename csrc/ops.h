@@ -165,9 +165,8 @@ LN_OP(linear_plan,
       (samples, inputs, outputs, plan))
 LN_OP(linear_tiled,
       (const real *x, const real *weight, const real *bias, const real *packed, int64_t samples,
-       int64_t inputs, int64_t outputs, int64_t first, int64_t last, real *work, int64_t *taps,
-       real *y),
-      (x, weight, bias, packed, samples, inputs, outputs, first, last, work, taps, y))
+       int64_t inputs, int64_t outputs, int64_t first, int64_t last, real *work, real *y),
+      (x, weight, bias, packed, samples, inputs, outputs, first, last, work, y))
 LN_OP(pack_linear_size,
       (int64_t inputs, int64_t outputs, int64_t *size),
       (inputs, outputs, size))

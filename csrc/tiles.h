@@ -164,18 +164,38 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
     F(store_columns)(acc, y, y_step, channels, pixels, mr, nv);
 }
 
-/* A are rows of numbers, a_step apart, B runs of the image or a panel of weights. y is
- * (height, width); bias holds a number for each row, or `along` for each column. */
+/* A are rows of numbers, a_step apart, B runs of the image. y is (height, width); bias holds a
+ * number for each row. */
 PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const int64_t *taps,
                            int64_t count, const real *bias, real *y, int64_t y_step,
-                           int64_t height, int64_t width, int mr, int nv, int along)
+                           int64_t height, int64_t width, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
     for (int64_t t = 0; t < count; t++) F(multiply_add)(acc, a + t, a_step, b + taps[t], mr, nv);
-    if (bias && along)
-        F(add_to_rows)(acc, bias, mr, nv);
-    else if (bias)
+    if (bias)
         F(add_to_columns)(acc, bias, mr, nv);
+    F(store_rows)(acc, y, y_step, height, width, mr, nv);
+}
+
+/* For dense layers, some of the terms at a time: A are samples, B weights of the same outputs, b_step
+ * apart. Between first and last call the tile is in `sums`; the last one adds a bias along the
+ * columns and writes y. */
+static void F(samples)(const real *a, int64_t a_step, const real *b, int64_t b_step, int64_t count,
+                       real *sums, int starts, int ends, const real *bias, real *y,
+                       int64_t y_step, int64_t height, int64_t width)
+{
+    enum { mr = CHANNEL_ROWS, nv = SAMPLE_VECTORS };
+    F(vec) acc[mr * nv] = {{0}};
+    if (!starts) {
+        UNROLL for (int i = 0; i < mr * nv; i++) acc[i] = F(load)(sums + i * LANES);
+    }
+    for (int64_t t = 0; t < count; t++, b += b_step) F(multiply_add)(acc, a + t, a_step, b, mr, nv);
+    if (!ends) {
+        UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
+        return;
+    }
+    if (bias)
+        F(add_to_rows)(acc, bias, mr, nv);
     F(store_rows)(acc, y, y_step, height, width, mr, nv);
 }
 
@@ -229,18 +249,17 @@ PIXEL_TILE(many_pixels_narrow, PIXEL_ROWS, 1)
 PIXEL_TILE(few_pixels_wide, FEW_PIXEL_ROWS, 2)
 #undef PIXEL_TILE
 
-#define CHANNEL_TILE(name, mr, nv, along) \
+#define CHANNEL_TILE(name, mr, nv) \
     static void F(name)(const real *a, int64_t a_step, const real *b, const int64_t *taps, \
                         int64_t count, const real *bias, real *y, int64_t y_step, \
                         int64_t height, int64_t width) \
     { \
-        F(channel_rows)(a, a_step, b, taps, count, bias, y, y_step, height, width, mr, nv, along); \
+        F(channel_rows)(a, a_step, b, taps, count, bias, y, y_step, height, width, mr, nv); \
     }
-CHANNEL_TILE(many_channels, CHANNEL_ROWS, 3, 0)
-CHANNEL_TILE(many_channels_narrow, CHANNEL_ROWS, 1, 0)
-CHANNEL_TILE(few_channels, FEW_CHANNEL_ROWS, 4, 0)
-CHANNEL_TILE(one_channel, 1, 8, 0)
-CHANNEL_TILE(samples, CHANNEL_ROWS, SAMPLE_VECTORS, 1)
+CHANNEL_TILE(many_channels, CHANNEL_ROWS, 3)
+CHANNEL_TILE(many_channels_narrow, CHANNEL_ROWS, 1)
+CHANNEL_TILE(few_channels, FEW_CHANNEL_ROWS, 4)
+CHANNEL_TILE(one_channel, 1, 8)
 #undef CHANNEL_TILE
 
 #define TAP_TILE(width, nv) \

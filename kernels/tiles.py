@@ -111,8 +111,36 @@ many_channels = _channel_rows(CHANNEL_ROWS, 3, add_to_columns)
 many_channels_narrow = _channel_rows(CHANNEL_ROWS, 1, add_to_columns)
 few_channels = _channel_rows(FEW_CHANNEL_ROWS, 4, add_to_columns)
 one_channel = _channel_rows(1, 8, add_to_columns)
-# Dense layers: rows are samples, and the bias runs along the lanes.
-samples = _channel_rows(CHANNEL_ROWS, SAMPLE_VECTORS, add_to_rows)
+
+
+def _sample_rows(mr, nv):
+    """Tile maker for dense layers, part of the terms at a time; between parts the tile is in ``sums``.
+
+    Rows are samples, and the bias runs along the lanes; it and y are for the last part.
+    """
+
+    @scalar
+    def tile(
+        zero, a, a_step, b, b_step, count, sums, starts, ends, bias, y, y_step, height, width
+    ):  # fmt: skip
+        acc = zero_tile(zero, mr, nv)
+        if not starts:
+            acc = load_tile(zero, sums, mr, nv)
+        for _ in range(count):
+            acc = multiply_add(acc, a, a_step, b, mr, nv)
+            b += b_step
+            a += _U(size_of(zero))
+        if not ends:
+            store_tile(acc, sums)
+            return
+        if bias:
+            acc = add_to_rows(acc, bias, mr, nv)
+        store_rows(acc, y, y_step, height, width, mr, nv)
+
+    return tile
+
+
+samples = _sample_rows(CHANNEL_ROWS, SAMPLE_VECTORS)
 
 
 def _tap_rows(mr, nv):

@@ -129,12 +129,12 @@ def transposed(matrix):
 def linear(x, weight, packed, bias, y):
     """y = x @ weight + bias on rows, by the kernel that serves these sizes."""
     (samples, inputs), outputs = x.shape, weight.shape[1]
-    tasks, work_size, taps_size = dense_tiled.prepare(samples, inputs, outputs, x.itemsize)
+    tasks, work_size = dense_tiled.prepare(samples, inputs, outputs, x.itemsize)
     if tasks == 0:
         dense.linear(x, weight, bias, 0, samples, y)
     else:
-        work, taps = scratch(x, work_size), np.empty(taps_size, np.int64)
-        dense_tiled.linear_tiled(x, weight, bias, packed, 0, tasks, work, taps, y)
+        work = scratch(x, work_size)
+        dense_tiled.linear_tiled(x, weight, bias, packed, 0, tasks, work, y)
 
 
 @kernel

@@ -221,11 +221,12 @@ def test_dense(samples, inputs, outputs, with_bias, with_packed, cut, dtype, sid
             packed = arrays.spoilt(tiled.packed_size(inputs, outputs, x.itemsize))
             packed.fill(0)  # as pack_weight does: what is beyond the last column stays
             tiled.pack_linear(weight, packed)
-        work = arrays.spoilt(inputs * (columns + rows) + columns)
-        taps, y = arrays.spoilt(inputs, dtype=np.int64), arrays.spoilt(samples, outputs)
+        lines = inputs + ceil_div(samples, rows) * rows + 1
+        work = arrays.spoilt(lines * columns + rows * inputs)
+        y = arrays.spoilt(samples, outputs)
         tasks = ceil_div(samples, rows) * ceil_div(outputs, columns)
         before = x, weight, bias, packed
-        run(tiled.linear_tiled, tasks, cut, before, (work, taps, y))
+        run(tiled.linear_tiled, tasks, cut, before, (work, y))
         assert_same_bits(y, expected, name)
         transposed = arrays.spoilt(outputs, inputs)
         run(tiled.transpose, outputs, cut, (weight,), (transposed,))

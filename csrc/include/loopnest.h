@@ -248,14 +248,14 @@ void ln_linear_backward_bias_f64(const double *dy, int64_t rows, int64_t outputs
 
 /* ---- dense_tiled.c: ln_linear's bits, fast, given work space; as for convolution above ---- */
 typedef struct {
-    int64_t tasks, work, taps; /* tasks is 0 where ln_linear is best */
+    int64_t tasks, work; /* tasks is 0 where ln_linear is best */
 } ln_linear_plan;
 
 void ln_linear_plan_f32(int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
 void ln_linear_plan_f64(int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
 /* y = x weight + bias; items: the plan's tasks; packed may be NULL */
-void ln_linear_tiled_f32(const float *x, const float *weight, const float *bias, const float *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *work, int64_t *taps, float *y);
-void ln_linear_tiled_f64(const double *x, const double *weight, const double *bias, const double *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *work, int64_t *taps, double *y);
+void ln_linear_tiled_f32(const float *x, const float *weight, const float *bias, const float *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *work, float *y);
+void ln_linear_tiled_f64(const double *x, const double *weight, const double *bias, const double *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *work, double *y);
 void ln_pack_linear_size_f32(int64_t inputs, int64_t outputs, int64_t *size);
 void ln_pack_linear_size_f64(int64_t inputs, int64_t outputs, int64_t *size);
 void ln_pack_linear_f32(const float *weight, int64_t inputs, int64_t outputs, float *packed);

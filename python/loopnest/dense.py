@@ -112,7 +112,7 @@ def _multiply(
     """y = x @ weight + bias on rows, by the kernel that serves these sizes; that call if small."""
     (samples, inputs), outputs = x.shape, weight.shape[1]
     multiply_adds, tiled = samples * inputs * outputs, backend.kernels.dense_tiled
-    tasks, work_size, taps_size = tiled.prepare(samples, inputs, outputs, x.itemsize)
+    tasks, work_size = tiled.prepare(samples, inputs, outputs, x.itemsize)
     if not tasks:
         plain = backend.kernels.dense.linear
         if direct.small(multiply_adds):
@@ -120,14 +120,13 @@ def _multiply(
         threads.split(lambda a, b: plain(x, weight, bias, a, b, y), samples, multiply_adds)
         return None
     packed = np.empty(0, x.dtype) if handle is None else handle.packed()
-    if direct.small(multiply_adds / 16, work_size * x.itemsize + taps_size * 8):
-        work, taps = direct.Space(work_size, x.dtype), direct.Space(taps_size, np.int64)
-        operands = x, weight, bias, packed, 0, tasks, work, taps, y
+    if direct.small(multiply_adds / 16, work_size * x.itemsize):
+        operands = x, weight, bias, packed, 0, tasks, direct.Space(work_size, x.dtype), y
         return direct.serial(multiply_adds / 16, tiled.linear_tiled, *operands)
 
     def piece(first: int, last: int) -> None:
-        with scratch.take(work_size, x.dtype) as work, scratch.take(taps_size, np.int64) as taps:
-            tiled.linear_tiled(x, weight, bias, packed, first, last, work, taps, y)
+        with scratch.take(work_size, x.dtype) as work:
+            tiled.linear_tiled(x, weight, bias, packed, first, last, work, y)
 
     threads.split(piece, tasks, multiply_adds / 16)
     return None

@@ -15,7 +15,7 @@ _PACKED_SIZE = {4: lib.ln_pack_linear_size_f32, 8: lib.ln_pack_linear_size_f64}
 def prepare(samples, inputs, outputs, itemsize):
     plan = ffi.new("ln_linear_plan *")
     _PLAN[itemsize](samples, inputs, outputs, plan)
-    return plan.tasks, plan.work, plan.taps
+    return plan.tasks, plan.work
 
 
 def packed_size(inputs, outputs, itemsize):
@@ -25,9 +25,9 @@ def packed_size(inputs, outputs, itemsize):
 
 
 @kernel("linear_tiled")
-def linear_tiled(x, weight, bias, packed, first, last, work, taps, y):
+def linear_tiled(x, weight, bias, packed, first, last, work, y):
     sizes = len(x), *weight.shape, first, last
-    return x, weight, or_null(bias), or_null(packed), *sizes, work, taps, y
+    return x, weight, or_null(bias), or_null(packed), *sizes, work, y
 
 
 @kernel("pack_linear")
