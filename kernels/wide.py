@@ -101,6 +101,24 @@ either = _binary("either", lambda builder, a, b: builder.or_(a, b))
 differ = _binary("differ", lambda builder, a, b: builder.xor(a, b))
 
 
+def _alternate(name, first):
+    """Every second number of two wides that follow each other."""
+
+    def typed(typingctx, a, b):
+        if not (isinstance(a, Wide) and a == b):
+            return None
+        return a(a, b), lambda context, builder, signature, args: builder.shuffle_vector(
+            *args, _mask(range(first, 2 * args[0].type.count, 2))
+        )
+
+    typed.__name__ = name
+    return intrinsic(typed)
+
+
+evens = _alternate("evens", 0)
+odds = _alternate("odds", 1)
+
+
 @intrinsic
 def fma(typingctx, a, b, c):
     """``a*b + c`` in every lane, rounded once."""
