@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Executor:
         if self._copies:
             for storage in ends:
                 self._arrays[storage] = aligned(storage.size, program.dtype)
+        self._ins = [self.array(v) for v in program.inputs] if self._copies else []
+        self._outs = [self.array(v) for v in program.outputs] if self._copies else []
         self._quiet = any(step.kind in _BY_NUMPY for step in program.steps)
         self._steps: list[tuple[Step, Call | None]] = []
         for step in program.steps:
@@ -63,13 +65,11 @@ class Executor:
         """Run all steps; the arrays are contiguous and of the program's shapes."""
         if not self._copies:
             self.bind(inputs, outputs)
-        else:
-            for value, given in zip(self.program.inputs, inputs, strict=True):
-                self._arrays[value.storage][:] = given.reshape(-1)
+        for own, given in zip(self._ins, inputs, strict=False):  # none if not copied
+            own[...] = given
         self.run_steps(0, len(self._steps))
-        if self._copies:
-            for value, given in zip(self.program.outputs, outputs, strict=True):
-                given.reshape(-1)[:] = self._arrays[value.storage]
+        for own, given in zip(self._outs, outputs, strict=False):
+            given[...] = own
 
     def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Take the arrays that the next steps run on."""
@@ -116,16 +116,15 @@ class Pool:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self._idle: list[Executor] = []
-        self._lock = threading.Lock()
+        self._idle: list[Executor] = []  # taking from and adding to a list is atomic
 
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
-        with self._lock:
-            executor = self._idle.pop() if self._idle else None
-        executor = executor or Executor(self.program)
+        try:
+            executor = self._idle.pop()
+        except IndexError:
+            executor = Executor(self.program)
         executor.run(inputs, outputs)
-        with self._lock:
-            self._idle.append(executor)
+        self._idle.append(executor)
 
 
 # ---- one function a kind of step: (input arrays, output arrays, options) -> call ----
@@ -133,12 +132,12 @@ class Pool:
 
 def _conv2d(inputs: list, outputs: list, options: dict) -> Call:
     (x, weight, bias), (y,) = inputs, outputs
-    return lambda: convolution.conv2d(x, weight, bias, **options, out=y)
+    return partial(convolution.conv2d, x, weight, bias, **options, out=y)
 
 
 def _linear(inputs: list, outputs: list, options: dict) -> Call:
     (x, weight, bias), (y,) = inputs, outputs
-    return lambda: dense.linear(x, weight, bias, **options, out=y)
+    return partial(dense.linear, x, weight, bias, **options, out=y)
 
 
 def _matmul(inputs: list, outputs: list, options: dict) -> Call:
@@ -193,7 +192,7 @@ def _unary(inputs: list, outputs: list, options: dict) -> Call:
     if name == "sqrt":
         return lambda: np.sqrt(x, out=y)
     function = getattr(activation, name)
-    return lambda: function(x, out=y)
+    return partial(function, x, out=y)
 
 
 def _softmax(inputs: list, outputs: list, options: dict) -> Call:
