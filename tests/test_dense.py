@@ -82,3 +82,56 @@ def test_bad_input_inside_njit():
         njit_call("linear", (np.zeros((2, 4)), W), {})
     with pytest.raises(ValueError, match="bias"):
         njit_call("linear", (X, W, np.zeros(3)), {})
+
+
+GRADIENTS = {
+    "linear_backward": ((3, 5), (3, 4), (4, 5)),
+    "conv2d_backward": ((2, 3, 4, 4), (2, 2, 6, 6), (3, 2, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("op", GRADIENTS)
+def test_gradients_are_written_where_told(op, backend):
+    function, rng = getattr(ln, op), np.random.default_rng(1)
+    given = [rng.standard_normal(shape).astype(np.float32) for shape in GRADIENTS[op]]
+    expected = function(*given)
+    out = tuple(np.full_like(e, np.nan) for e in expected)
+    found = function(*given, out=out)
+    assert all(
+        f is o and np.array_equal(f, e) for f, o, e in zip(found, out, expected, strict=True)
+    )
+    some = function(*given, out=(None, out[1], None))
+    assert some[1] is out[1] and np.array_equal(some[0], expected[0])
+    marked = [np.full_like(e, 7) for e in expected]
+    for message, wrong, kind in (
+        (r"out has 2 entries", tuple(marked[:2]), ValueError),
+        (r"out is a ndarray", marked[0], TypeError),
+        (r"out\[2\] has shape", (marked[0], marked[1], marked[0]), ValueError),
+        (r"out\[0\] has dtype float64", (marked[0].astype(float), *marked[1:]), TypeError),
+        (r"out\[0\] overlaps an input", (given[1], *marked[1:]), ValueError),
+        (r"out\[1\] overlaps an input", (marked[0], given[2], marked[2]), ValueError),
+    ):
+        with pytest.raises(kind, match=f"{op}: {message}"):
+            function(*given, out=wrong)
+    square, marked[0] = [np.ones((4, 4), np.float32)] * 3, np.full((4, 4), 7, np.float32)
+    with pytest.raises(ValueError, match=r"out\[1\] overlaps"):
+        ln.linear_backward(*square, out=(marked[0], marked[0], None))
+    assert all((m == 7).all() for m in marked)
+
+
+@pytest.mark.parametrize("op", GRADIENTS)
+def test_gradients_are_written_where_told_inside_njit(op):
+    numba = pytest.importorskip("numba")
+    function, rng = getattr(ln, op), np.random.default_rng(1)
+    given = [rng.standard_normal(shape).astype(np.float32) for shape in GRADIENTS[op]]
+    expected = function(*given)
+    out = tuple(np.full_like(e, np.nan) for e in expected)
+
+    @numba.njit
+    def run(dy, x, weight, out):
+        return function(dy, x, weight, out=out)
+
+    run(*given, out)
+    assert all(np.array_equal(o, e) for o, e in zip(out, expected, strict=True))
+    with pytest.raises(ValueError, match="overlaps"):
+        run(*given, (out[0], given[2], out[2]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -160,6 +160,23 @@ def output(
                 + (" or exactly the input" if in_place else "")
             )
     return out
+
+
+def gradients(
+    op: str, out: Any, shapes: Sequence[tuple[int, ...]], dtype: np.dtype, inputs: Iterable[Any]
+) -> list[np.ndarray]:
+    """The arrays (dx, dweight, dbias) to write to: new ones, or the caller's once they are fit."""
+    accepted = "accepted: None or (dx, dweight, dbias), each a NumPy array or None"
+    if out is None:
+        out = (None,) * len(shapes)
+    if not isinstance(out, (tuple, list)):
+        raise TypeError(f"{op}: out is a {type(out).__name__}; {accepted}")
+    if len(out) != len(shapes):
+        raise ValueError(f"{op}: out has {len(out)} entries; {accepted}")
+    made: list[np.ndarray] = []
+    for i, (given, shape) in enumerate(zip(out, shapes, strict=True)):
+        made.append(output(op, given, shape, dtype, (*inputs, *made), name=f"out[{i}]"))
+    return made
 
 
 def choice(op: str, name: str, value: Any, accepted: Iterable[Any]) -> Any:

@@ -474,6 +474,7 @@ def conv2d_backward(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    out: Any = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `conv2d` by its input, its weight and its bias.
 
@@ -483,6 +484,9 @@ def conv2d_backward(
         Gradient by the output (before any fused activation).
     x, weight, stride, padding, dilation, groups
         As in the forward call.
+    out : (ndarray, ndarray, ndarray), optional
+        Where to write dx, dweight and dbias; None among them for a new array. They must overlap
+        neither an input nor one another.
 
     Returns
     -------
@@ -493,23 +497,25 @@ def conv2d_backward(
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit.
+        For arguments that do not fit, before anything is written.
 
     Notes
     -----
     dx sums over (k, oh, ow), dweight over (n, oh, ow), each in that order and fused; dbias in
     16 lanes. Beyond its border dy counts as zeros.
     """
-    op = "conv2d_backward"
+    op, given = "conv2d_backward", (dy, x, weight)
     x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
     output, options, groups = _fit(op, x, weight, stride, padding, dilation, groups)
     dy = checks.array(op, "dy", dy, 4)
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
     k = len(weight)
     checks.same_shape(op, "dy", dy, (len(x), k, *output))
-    dbias = np.empty(k, dtype)
-    dx = _backward_input(dy, weight, options, groups, np.empty(x.shape, dtype))
-    dweight = _backward_weight(x, dy, options, groups, np.empty(weight.shape, dtype))
+    shapes = x.shape, weight.shape, (k,)
+    inputs = given[0], dy, given[1], x, given[2], weight
+    dx, dweight, dbias = checks.gradients(op, out, shapes, dtype, inputs)
+    _backward_input(dy, weight, options, groups, dx)
+    _backward_weight(x, dy, options, groups, dweight)
     by_bias = backend.kernels.convolution.conv2d_backward_bias
     threads.split(lambda a, b: by_bias(dy, a, b, dbias), k, dy.size)
     return dx, dweight, dbias

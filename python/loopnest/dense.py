@@ -132,7 +132,9 @@ def _multiply(
     return None
 
 
-def linear_backward(dy: Any, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def linear_backward(
+    dy: Any, x: Any, weight: Any, *, out: Any = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `linear` by its input, its weight and its bias.
 
     Parameters
@@ -142,6 +144,9 @@ def linear_backward(dy: Any, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarra
     x : array_like, shape (..., I)
     weight : array_like, shape (I, O)
         As in the forward call.
+    out : (ndarray, ndarray, ndarray), optional
+        Where to write dx, dweight and dbias; None among them for a new array. They must overlap
+        neither an input nor one another.
 
     Returns
     -------
@@ -155,15 +160,17 @@ def linear_backward(dy: Any, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarra
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit.
+        For arguments that do not fit, before anything is written.
     """
-    op = "linear_backward"
+    op, given = "linear_backward", (dy, x, weight)
     x, weight = _operands(op, x, weight)
     dy = checks.array(op, "dy", dy)
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
     checks.same_shape(op, "dy", dy, (*x.shape[:-1], weight.shape[1]))
-    dx, dweight = np.empty(x.shape, dtype), np.empty(weight.shape, dtype)
-    dbias, none = np.empty(weight.shape[1], dtype), np.empty(0, dtype)
+    shapes = x.shape, weight.shape, weight.shape[1:]
+    inputs = given[0], dy, given[1], x, given[2], weight
+    dx, dweight, dbias = checks.gradients(op, out, shapes, dtype, inputs)
+    none = np.empty(0, dtype)
     kernels, rows_dy, rows_x, rows_dx = backend.kernels.dense, _rows(dy), _rows(x), _rows(dx)
     if dy.size * len(weight) < SMALL_GRADIENT:
         kernels.linear_backward_input(rows_dy, weight, 0, len(rows_x), rows_dx)

@@ -274,12 +274,12 @@ def _move(inputs: list, outputs: list, options: dict) -> Call:
 
 def _conv2d_backward(inputs: list, outputs: list, options: dict) -> Call:
     dy, x, weight = inputs
-    return lambda: _copy(convolution.conv2d_backward(dy, x, weight, **options), outputs)
+    return lambda: convolution.conv2d_backward(dy, x, weight, **options, out=tuple(outputs))
 
 
 def _linear_backward(inputs: list, outputs: list, options: dict) -> Call:
     dy, x, weight = inputs
-    return lambda: _copy(dense.linear_backward(dy, x, weight), outputs)
+    return lambda: dense.linear_backward(dy, x, weight, out=tuple(outputs))
 
 
 def _matmul_backward(inputs: list, outputs: list, options: dict) -> Call:
@@ -288,14 +288,9 @@ def _matmul_backward(inputs: list, outputs: list, options: dict) -> Call:
 
     def run() -> None:
         for i in range(len(dy)):
-            _copy(dense.linear_backward(dy[i], a[i], b[i])[:2], (da[i], db[i]))
+            dense.linear_backward(dy[i], a[i], b[i], out=(da[i], db[i], None))
 
     return run
-
-
-def _copy(made: Sequence[np.ndarray], targets: Sequence[np.ndarray]) -> None:
-    for array, target in zip(made, targets, strict=True):
-        np.copyto(target, array)
 
 
 def _max_pool2d_backward(inputs: list, outputs: list, options: dict) -> Call:

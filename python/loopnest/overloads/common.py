@@ -6,7 +6,7 @@ without a large cost in compile time.
 """
 
 import numpy as np
-from numba import njit, types
+from numba import literal_unroll, njit, types
 from numba.core.errors import TypingError
 from numba.extending import overload, register_jitable
 
@@ -115,6 +115,36 @@ def separate(op, out, in_place=False):
             raise ValueError(message)
 
     return register_jitable(check)
+
+
+def gradients(op, out, dtype, ndims):
+    """Two compiled functions for (dx, dweight, dbias): ``(out, shapes)`` makes or takes them,
+    ``(made, inputs)`` refuses overlap in memory.
+    """
+    if is_none(out):
+        x, weight, bias = (output(op, None, dtype, ndim) for ndim in ndims)
+        return (
+            register_jitable(lambda out, a, b, c: (x(None, a), weight(None, b), bias(None, c))),
+            register_jitable(lambda made, inputs: None),
+        )
+    if not (isinstance(out, types.BaseTuple) and len(out) == 3):
+        raise TypingError(f"{op}: out is {out}; accepted: (dx, dweight, dbias) or None")
+    dx, dweight, dbias = (output(op, one, dtype, n) for one, n in zip(out, ndims, strict=True))
+    message = op + ": an array of out overlaps another array in memory"
+
+    def make(out, a, b, c):
+        return dx(out[0], a), dweight(out[1], b), dbias(out[2], c)
+
+    def check(made, inputs):
+        x, weight, bias = made
+        p, q, r = inputs
+        for y in literal_unroll((x, weight, bias)):
+            if overlaps(y, p) or overlaps(y, q) or overlaps(y, r):
+                raise ValueError(message)
+        if overlaps(x, weight) or overlaps(x, bias) or overlaps(weight, bias):
+            raise ValueError(message)
+
+    return register_jitable(make), register_jitable(check)
 
 
 def contiguous(array, dtype):

@@ -1,6 +1,5 @@
 """Dense layers inside ``@njit``; x has one or more dimensions."""
 
-import numpy as np
 from numba import types
 from numba.core.errors import TypingError
 from numba.extending import register_jitable
@@ -13,6 +12,7 @@ from loopnest.overloads.common import (
     array_of,
     contiguous,
     float_array,
+    gradients,
     optional,
     output,
     overloads,
@@ -76,7 +76,7 @@ def linear(x, weight, bias=None, activation=None, out=None):
 
 
 @overloads(public.linear_backward)
-def linear_backward(dy, x, weight):
+def linear_backward(dy, x, weight, out=None):
     op = "linear_backward"
     _features(op, x)
     array_of(op, "dy", dy, x.ndim)
@@ -84,17 +84,19 @@ def linear_backward(dy, x, weight):
     dtype = same_dtype(op, dy=dy, x=x, weight=weight)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight, with_last = contiguous(weight, dtype), _with_last(x.ndim)
-    by_bias, gradients = kernels.linear_backward_bias, whole.linear_backward
+    by_bias, by_others = kernels.linear_backward_bias, whole.linear_backward
+    make, check = gradients(op, out, dtype, (x.ndim, 2, 1))
 
-    def implementation(dy, x, weight):
+    def implementation(dy, x, weight, out=None):
         inputs, outputs = weight.shape
         if x.shape[-1] != inputs or dy.shape != with_last(x.shape, outputs):
             raise ValueError("linear_backward: dy, x and weight do not fit together")
         rows = _row_count(x)
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
         rows_dy, rows_x = a.reshape((rows, outputs)), b.reshape((rows, inputs))
-        dx, dweight, dbias = np.empty_like(b), np.empty_like(c), np.empty(outputs, a.dtype)
-        gradients(rows_dy, rows_x, c, dx.reshape((rows, inputs)), dweight)
+        dx, dweight, dbias = made = make(out, b.shape, c.shape, (outputs,))
+        check(made, (a, b, c))
+        by_others(rows_dy, rows_x, c, dx.reshape((rows, inputs)), dweight)
         by_bias(rows_dy, dbias)
         return dx, dweight, dbias
 
