@@ -96,26 +96,26 @@ def test_gradients_are_written_where_told(op, backend):
     given = [rng.standard_normal(shape).astype(np.float32) for shape in GRADIENTS[op]]
     expected = function(*given)
     out = tuple(np.full_like(e, np.nan) for e in expected)
-    found = function(*given, out=out)
+    found = function(*given, gradients=out)
     assert all(
         f is o and np.array_equal(f, e) for f, o, e in zip(found, out, expected, strict=True)
     )
-    some = function(*given, out=(None, out[1], None))
+    some = function(*given, gradients=(None, out[1], None))
     assert some[1] is out[1] and np.array_equal(some[0], expected[0])
     marked = [np.full_like(e, 7) for e in expected]
     for message, wrong, kind in (
-        (r"out has 2 entries", tuple(marked[:2]), ValueError),
-        (r"out is a ndarray", marked[0], TypeError),
-        (r"out\[2\] has shape", (marked[0], marked[1], marked[0]), ValueError),
-        (r"out\[0\] has dtype float64", (marked[0].astype(float), *marked[1:]), TypeError),
-        (r"out\[0\] overlaps an input", (given[1], *marked[1:]), ValueError),
-        (r"out\[1\] overlaps an input", (marked[0], given[2], marked[2]), ValueError),
+        (r"gradients has 2 entries", tuple(marked[:2]), ValueError),
+        (r"gradients is a ndarray", marked[0], TypeError),
+        (r"gradients\[2\] has shape", (marked[0], marked[1], marked[0]), ValueError),
+        (r"gradients\[0\] has dtype float64", (marked[0].astype(float), *marked[1:]), TypeError),
+        (r"gradients\[0\] overlaps an input", (given[1], *marked[1:]), ValueError),
+        (r"gradients\[1\] overlaps an input", (marked[0], given[2], marked[2]), ValueError),
     ):
         with pytest.raises(kind, match=f"{op}: {message}"):
-            function(*given, out=wrong)
+            function(*given, gradients=wrong)
     square, marked[0] = [np.ones((4, 4), np.float32)] * 3, np.full((4, 4), 7, np.float32)
-    with pytest.raises(ValueError, match=r"out\[1\] overlaps"):
-        ln.linear_backward(*square, out=(marked[0], marked[0], None))
+    with pytest.raises(ValueError, match=r"gradients\[1\] overlaps"):
+        ln.linear_backward(*square, gradients=(marked[0], marked[0], None))
     assert all((m == 7).all() for m in marked)
 
 
@@ -129,7 +129,7 @@ def test_gradients_are_written_where_told_inside_njit(op):
 
     @numba.njit
     def run(dy, x, weight, out):
-        return function(dy, x, weight, out=out)
+        return function(dy, x, weight, gradients=out)
 
     run(*given, out)
     assert all(np.array_equal(o, e) for o, e in zip(out, expected, strict=True))

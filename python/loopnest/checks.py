@@ -163,19 +163,19 @@ def output(
 
 
 def gradients(
-    op: str, out: Any, shapes: Sequence[tuple[int, ...]], dtype: np.dtype, inputs: Iterable[Any]
+    op: str, given: Any, shapes: Sequence[tuple[int, ...]], dtype: np.dtype, inputs: Iterable[Any]
 ) -> list[np.ndarray]:
     """The arrays (dx, dweight, dbias) to write to: new ones, or the caller's once they are fit."""
     accepted = "accepted: None or (dx, dweight, dbias), each a NumPy array or None"
-    if out is None:
-        out = (None,) * len(shapes)
-    if not isinstance(out, (tuple, list)):
-        raise TypeError(f"{op}: out is a {type(out).__name__}; {accepted}")
-    if len(out) != len(shapes):
-        raise ValueError(f"{op}: out has {len(out)} entries; {accepted}")
+    if given is None:
+        given = (None,) * len(shapes)
+    if not isinstance(given, (tuple, list)):
+        raise TypeError(f"{op}: gradients is a {type(given).__name__}; {accepted}")
+    if len(given) != len(shapes):
+        raise ValueError(f"{op}: gradients has {len(given)} entries; {accepted}")
     made: list[np.ndarray] = []
-    for i, (given, shape) in enumerate(zip(out, shapes, strict=True)):
-        made.append(output(op, given, shape, dtype, (*inputs, *made), name=f"out[{i}]"))
+    for i, (one, shape) in enumerate(zip(given, shapes, strict=True)):
+        made.append(output(op, one, shape, dtype, (*inputs, *made), name=f"gradients[{i}]"))
     return made
 
 

@@ -474,7 +474,7 @@ def conv2d_backward(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
-    out: Any = None,
+    gradients: Any = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `conv2d` by its input, its weight and its bias.
 
@@ -484,7 +484,7 @@ def conv2d_backward(
         Gradient by the output (before any fused activation).
     x, weight, stride, padding, dilation, groups
         As in the forward call.
-    out : (ndarray, ndarray, ndarray), optional
+    gradients : (ndarray, ndarray, ndarray), optional
         Where to write dx, dweight and dbias; None among them for a new array. They must overlap
         neither an input nor one another.
 
@@ -513,7 +513,7 @@ def conv2d_backward(
     checks.same_shape(op, "dy", dy, (len(x), k, *output))
     shapes = x.shape, weight.shape, (k,)
     inputs = given[0], dy, given[1], x, given[2], weight
-    dx, dweight, dbias = checks.gradients(op, out, shapes, dtype, inputs)
+    dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
     _backward_input(dy, weight, options, groups, dx)
     _backward_weight(x, dy, options, groups, dweight)
     by_bias = backend.kernels.convolution.conv2d_backward_bias

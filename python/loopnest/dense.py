@@ -133,7 +133,7 @@ def _multiply(
 
 
 def linear_backward(
-    dy: Any, x: Any, weight: Any, *, out: Any = None
+    dy: Any, x: Any, weight: Any, *, gradients: Any = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of `linear` by its input, its weight and its bias.
 
@@ -144,7 +144,7 @@ def linear_backward(
     x : array_like, shape (..., I)
     weight : array_like, shape (I, O)
         As in the forward call.
-    out : (ndarray, ndarray, ndarray), optional
+    gradients : (ndarray, ndarray, ndarray), optional
         Where to write dx, dweight and dbias; None among them for a new array. They must overlap
         neither an input nor one another.
 
@@ -169,7 +169,7 @@ def linear_backward(
     checks.same_shape(op, "dy", dy, (*x.shape[:-1], weight.shape[1]))
     shapes = x.shape, weight.shape, weight.shape[1:]
     inputs = given[0], dy, given[1], x, given[2], weight
-    dx, dweight, dbias = checks.gradients(op, out, shapes, dtype, inputs)
+    dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
     none = np.empty(0, dtype)
     kernels, rows_dy, rows_x, rows_dx = backend.kernels.dense, _rows(dy), _rows(x), _rows(dx)
     if dy.size * len(weight) < SMALL_GRADIENT:

@@ -274,12 +274,12 @@ def _move(inputs: list, outputs: list, options: dict) -> Call:
 
 def _conv2d_backward(inputs: list, outputs: list, options: dict) -> Call:
     dy, x, weight = inputs
-    return lambda: convolution.conv2d_backward(dy, x, weight, **options, out=tuple(outputs))
+    return lambda: convolution.conv2d_backward(dy, x, weight, **options, gradients=tuple(outputs))
 
 
 def _linear_backward(inputs: list, outputs: list, options: dict) -> Call:
     dy, x, weight = inputs
-    return lambda: dense.linear_backward(dy, x, weight, out=tuple(outputs))
+    return lambda: dense.linear_backward(dy, x, weight, gradients=tuple(outputs))
 
 
 def _matmul_backward(inputs: list, outputs: list, options: dict) -> Call:
@@ -288,7 +288,7 @@ def _matmul_backward(inputs: list, outputs: list, options: dict) -> Call:
 
     def run() -> None:
         for i in range(len(dy)):
-            dense.linear_backward(dy[i], a[i], b[i], out=(da[i], db[i], None))
+            dense.linear_backward(dy[i], a[i], b[i], gradients=(da[i], db[i], None))
 
     return run
 

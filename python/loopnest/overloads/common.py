@@ -117,7 +117,7 @@ def separate(op, out, in_place=False):
     return register_jitable(check)
 
 
-def gradients(op, out, dtype, ndims):
+def gradient_arrays(op, out, dtype, ndims):
     """Two compiled functions for (dx, dweight, dbias): ``(out, shapes)`` makes or takes them,
     ``(made, inputs)`` refuses overlap in memory.
     """
@@ -128,9 +128,9 @@ def gradients(op, out, dtype, ndims):
             register_jitable(lambda made, inputs: None),
         )
     if not (isinstance(out, types.BaseTuple) and len(out) == 3):
-        raise TypingError(f"{op}: out is {out}; accepted: (dx, dweight, dbias) or None")
+        raise TypingError(f"{op}: gradients is {out}; accepted: (dx, dweight, dbias) or None")
     dx, dweight, dbias = (output(op, one, dtype, n) for one, n in zip(out, ndims, strict=True))
-    message = op + ": an array of out overlaps another array in memory"
+    message = op + ": an array of gradients overlaps another array in memory"
 
     def make(out, a, b, c):
         return dx(out[0], a), dweight(out[1], b), dbias(out[2], c)

@@ -11,7 +11,7 @@ from loopnest.overloads.common import (
     activate,
     array_of,
     contiguous,
-    gradients,
+    gradient_arrays,
     literal,
     optional,
     output,
@@ -182,7 +182,7 @@ def conv2d(
 
 
 @overloads(public.conv2d_backward)
-def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, out=None):
+def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None):
     op = "conv2d_backward"
     for name, array in (("dy", dy), ("x", x), ("weight", weight)):
         array_of(op, name, array, 4)
@@ -192,16 +192,16 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, ou
     prepare_weight = contiguous(weight, dtype)
     by_input, by_weight = whole.conv2d_backward_input, whole.conv2d_backward_weight
     by_bias = kernels.conv2d_backward_bias
-    make, check = gradients(op, out, dtype, (4, 4, 1))
+    make, check = gradient_arrays(op, gradients, dtype, (4, 4, 1))
 
-    def implementation(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, out=None):
+    def implementation(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None):
         check_channels(x, weight, groups)
         n, k, r, s = x.shape[0], weight.shape[0], weight.shape[2], weight.shape[3]
         oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
         if dy.shape != (n, k, oh, ow):
             raise ValueError("conv2d_backward: dy has not the shape of the output")
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
-        dx, dweight, dbias = made = make(out, b.shape, c.shape, (k,))
+        dx, dweight, dbias = made = make(gradients, b.shape, c.shape, (k,))
         check(made, (a, b, c))
         by_input(a, c, options, groups, dx)
         by_weight(b, a, options, groups, dweight)

@@ -12,7 +12,7 @@ from loopnest.overloads.common import (
     array_of,
     contiguous,
     float_array,
-    gradients,
+    gradient_arrays,
     optional,
     output,
     overloads,
@@ -76,7 +76,7 @@ def linear(x, weight, bias=None, activation=None, out=None):
 
 
 @overloads(public.linear_backward)
-def linear_backward(dy, x, weight, out=None):
+def linear_backward(dy, x, weight, gradients=None):
     op = "linear_backward"
     _features(op, x)
     array_of(op, "dy", dy, x.ndim)
@@ -85,16 +85,16 @@ def linear_backward(dy, x, weight, out=None):
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight, with_last = contiguous(weight, dtype), _with_last(x.ndim)
     by_bias, by_others = kernels.linear_backward_bias, whole.linear_backward
-    make, check = gradients(op, out, dtype, (x.ndim, 2, 1))
+    make, check = gradient_arrays(op, gradients, dtype, (x.ndim, 2, 1))
 
-    def implementation(dy, x, weight, out=None):
+    def implementation(dy, x, weight, gradients=None):
         inputs, outputs = weight.shape
         if x.shape[-1] != inputs or dy.shape != with_last(x.shape, outputs):
             raise ValueError("linear_backward: dy, x and weight do not fit together")
         rows = _row_count(x)
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
         rows_dy, rows_x = a.reshape((rows, outputs)), b.reshape((rows, inputs))
-        dx, dweight, dbias = made = make(out, b.shape, c.shape, (outputs,))
+        dx, dweight, dbias = made = make(gradients, b.shape, c.shape, (outputs,))
         check(made, (a, b, c))
         by_others(rows_dy, rows_x, c, dx.reshape((rows, inputs)), dweight)
         by_bias(rows_dy, dbias)
