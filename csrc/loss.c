@@ -132,7 +132,14 @@ static inline void F(block_exponentials)(F(row_block) *b, int64_t classes)
         for (int r = 0; r < ROWS; r++)
             b->top[r] = b->columns[c][r] > b->top[r] ? b->columns[c][r] : b->top[r];
     for (int64_t c = 0; c < classes; c++)
-        for (int r = 0; r < ROWS; r++) b->e[c][r] = F(exp)(b->columns[c][r] - b->top[r]);
+        for (int r = 0; r < ROWS; r += SIDE_BY_SIDE * LANES) {
+            F(vec) v[SIDE_BY_SIDE];
+            UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++)
+                v[k] = F(load)(b->columns[c] + r + k * LANES) - F(load)(b->top + r + k * LANES);
+            F(exp_lanes)(v, SIDE_BY_SIDE);
+            UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++)
+                F(store)(b->e[c] + r + k * LANES, v[k]);
+        }
     int64_t count = classes < 8 ? classes : 8;
     for (int64_t c = 0; c < count; c++) {
         if (c + 8 < classes)

@@ -10,7 +10,7 @@ import numpy as np
 from loopnest.kernels import scalar
 from loopnest.kernels.jit import block
 from loopnest.kernels.simd import select
-from loopnest.kernels.simd_lanes import LANES, load, store
+from loopnest.kernels.simd_lanes import BLOCK, LANES, load_block, store
 
 ROWS = 64
 _U = np.uint64  # an index that may be negative costs a test
@@ -42,27 +42,31 @@ def from_columns(columns, start, rows, classes, y):
 @block
 def exponentials(columns, classes, e, part, top, total):
     """e = exp(x - max) of 64 rows, their maxima, and the sums of e."""
-    for g in range(0, ROWS, LANES):
-        best = load(columns, g)
+    for g in range(0, ROWS, BLOCK):
+        best = load_block(columns, g)
         for c in range(1, classes):
-            v = load(columns, c * ROWS + g)
+            v = load_block(columns, c * ROWS + g)
             best = select(v > best, v, best)
         store(top, g, best)
         for c in range(classes):
-            store(e, c * ROWS + g, scalar.exp(load(columns, c * ROWS + g) - best))
+            store(e, c * ROWS + g, scalar.exp(load_block(columns, c * ROWS + g) - best))
         # The fold of 16 lanes: 8 above onto 8 below, then 4, 2, 1; classes that are not there add 0.
         count = min(classes, 8)
         for c in range(count):
-            v = load(e, c * ROWS + g)
+            v = load_block(e, c * ROWS + g)
             if c + 8 < classes:
-                v = v + load(e, (c + 8) * ROWS + g)
-            store(part, c * LANES, v)
+                v = v + load_block(e, (c + 8) * ROWS + g)
+            store(part, c * BLOCK, v)
         half = 4
         while half:
             for c in range(count - half):
-                store(part, c * LANES, load(part, c * LANES) + load(part, (c + half) * LANES))
+                store(
+                    part,
+                    c * BLOCK,
+                    load_block(part, c * BLOCK) + load_block(part, (c + half) * BLOCK),
+                )
             count, half = min(count, half), half // 2
-        store(total, g, load(part, 0))
+        store(total, g, load_block(part, 0))
 
 
 @block
@@ -70,7 +74,7 @@ def scratch(dtype):
     """(columns, e, part, top, total) of a block."""
     size = LANES * ROWS
     return (
-        np.empty(size, dtype), np.empty(size, dtype), np.empty(8 * LANES, dtype),
+        np.empty(size, dtype), np.empty(size, dtype), np.empty(8 * BLOCK, dtype),
         np.empty(ROWS, dtype), np.empty(ROWS, dtype),
     )  # fmt: skip
 
@@ -83,10 +87,10 @@ def softmax(x, classes, first, last, y):
         rows = min(ROWS, last - n)
         to_columns(x, n * classes, rows, classes, columns)
         exponentials(columns, classes, e, part, top, total)
-        for g in range(0, ROWS, LANES):
-            inverse = one / load(total, g)
+        for g in range(0, ROWS, BLOCK):
+            inverse = one / load_block(total, g)
             for c in range(classes):
-                store(e, c * ROWS + g, load(e, c * ROWS + g) * inverse)
+                store(e, c * ROWS + g, load_block(e, c * ROWS + g) * inverse)
         from_columns(e, n * classes, rows, classes, y)
 
 
@@ -97,10 +101,10 @@ def log_softmax(x, classes, first, last, y):
         rows = min(ROWS, last - n)
         to_columns(x, n * classes, rows, classes, columns)
         exponentials(columns, classes, e, part, top, total)
-        for g in range(0, ROWS, LANES):
-            rest, best = scalar.log(load(total, g)), load(top, g)
+        for g in range(0, ROWS, BLOCK):
+            rest, best = scalar.log(load_block(total, g)), load_block(top, g)
             for c in range(classes):
-                store(columns, c * ROWS + g, (load(columns, c * ROWS + g) - best) - rest)
+                store(columns, c * ROWS + g, (load_block(columns, c * ROWS + g) - best) - rest)
         from_columns(columns, n * classes, rows, classes, y)
 
 
@@ -114,8 +118,8 @@ def cross_entropy(x, target, classes, ignore_index, scale, first, last, losses, 
         to_columns(x, n * classes, rows, classes, columns)
         exponentials(columns, classes, e, part, top, total)
         if losses.size:
-            for g in range(0, ROWS, LANES):
-                store(part, g, scalar.log(load(total, g)))
+            for g in range(0, ROWS, BLOCK):
+                store(part, g, scalar.log(load_block(total, g)))
             for r in range(rows):
                 hit = target[n + r]
                 if hit == ignore_index:
@@ -126,10 +130,10 @@ def cross_entropy(x, target, classes, ignore_index, scale, first, last, losses, 
             for r in range(ROWS):
                 inside = r < rows and target[n + r] != ignore_index
                 top[r] = scale[n + r] if inside else zero
-            for g in range(0, ROWS, LANES):
-                inverse, factor = one / load(total, g), load(top, g)
+            for g in range(0, ROWS, BLOCK):
+                inverse, factor = one / load_block(total, g), load_block(top, g)
                 for c in range(classes):
-                    p = load(e, c * ROWS + g) * inverse
+                    p = load_block(e, c * ROWS + g) * inverse
                     store(columns, c * ROWS + g, (p - zero) * factor)
                 store(total, g, inverse)
             for r in range(rows):

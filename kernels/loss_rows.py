@@ -12,18 +12,15 @@ from loopnest.kernels import scalar
 from loopnest.kernels.jit import block
 from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.simd import select
-from loopnest.kernels.simd_lanes import (
-    LANES,
+from loopnest.kernels.simd_lanes import LANES, keep_first, load, store
+from loopnest.kernels.simd_rows import (
     ROWS,
     fold_rows_max,
     fold_rows_sum,
-    keep_first,
-    load,
     load_rows,
     load_rows_some,
     repeat_block,
     repeat_rows,
-    store,
     store_each,
     store_rows,
     store_rows_some,

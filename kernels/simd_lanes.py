@@ -183,40 +183,40 @@ lower_builtin(math.sqrt, Lanes)(
 # ---- memory ----
 
 
-def _pointer(context, builder, array_type, array, index):
+def address(context, builder, array_type, array, index):
     """Address of array[index]; no check, no wraparound."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.gep(data, [index])
 
 
-def _first_lanes(builder, count):
+def first_lanes(builder, count):
     """Mask of the lanes below ``count`` (an i64)."""
     integers = ir.VectorType(_I32, LANES)
     limit = splat(builder, builder.trunc(count, _I32), integers)
     return builder.icmp_signed("<", ir.Constant(integers, list(range(LANES))), limit)
 
 
-def _masked(builder, what, result, llvm, arguments):
+def masked(builder, what, result, llvm, arguments):
     bits = 64 if isinstance(llvm.element, ir.DoubleType) else 32
     kind = ir.FunctionType(result, [a.type for a in arguments])
     name = f"llvm.masked.{what}.v{LANES}f{bits}.p0"
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
 
 
-def _is_real_array(kind):
+def is_real_array(kind):
     return isinstance(kind, types.Array) and isinstance(kind.dtype, types.Float) and kind.ndim == 1
 
 
 def _load(x, count):
     """Signature and code of a load."""
-    if not _is_real_array(x):
+    if not is_real_array(x):
         return None
     kind = Lanes(x.dtype, count)
 
     def codegen(context, builder, sig, args):
         llvm = context.get_value_type(kind)
-        pointer = _pointer(context, builder, sig.args[0], *args)
-        value = builder.load(builder.bitcast(pointer, llvm.as_pointer()))
+        place = address(context, builder, sig.args[0], *args)
+        value = builder.load(builder.bitcast(place, llvm.as_pointer()))
         value.align = x.dtype.bitwidth // 8
         return value
 
@@ -250,7 +250,7 @@ AHEAD, _LINE = 1024, 64  # bytes
 
 def _fetch(array, write):
     """Signature and code of `fetch_to_read` and `fetch_to_write`."""
-    if not _is_real_array(array):
+    if not is_real_array(array):
         return None
     size = BLOCK * array.dtype.bitwidth // 8
     pointer = ir.PointerType()
@@ -258,7 +258,7 @@ def _fetch(array, write):
 
     def codegen(context, builder, sig, args):
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        start = builder.bitcast(_pointer(context, builder, sig.args[0], *args), pointer)
+        start = builder.bitcast(address(context, builder, sig.args[0], *args), pointer)
         hints = [ir.Constant(_I32, hint) for hint in (write, 3, 1)]  # keep, data
         for offset in range(AHEAD, AHEAD + size, _LINE):
             line = builder.gep(start, [ir.Constant(_I64, offset)], source_etype=ir.IntType(8))
@@ -287,18 +287,18 @@ def fetch_to_write(typingctx, y, i):
 @intrinsic
 def load_some(typingctx, x, i, count, rest):
     """The first ``count`` of x[i : i + 16], at most 16; ``rest`` in the other lanes."""
-    if not (_is_real_array(x) and rest == x.dtype):
+    if not (is_real_array(x) and rest == x.dtype):
         return None
     kind = Lanes(x.dtype)
 
     def codegen(context, builder, sig, args):
         array, index, count, rest = args
         llvm = context.get_value_type(kind)
-        pointer = _pointer(context, builder, sig.args[0], array, index)
-        pointer = builder.bitcast(pointer, ir.PointerType())
+        place = address(context, builder, sig.args[0], array, index)
+        place = builder.bitcast(place, ir.PointerType())
         align = ir.Constant(_I32, x.dtype.bitwidth // 8)
-        mask, rest = _first_lanes(builder, count), splat(builder, rest, llvm)
-        return _masked(builder, "load", llvm, llvm, [pointer, align, mask, rest])
+        mask, rest = first_lanes(builder, count), splat(builder, rest, llvm)
+        return masked(builder, "load", llvm, llvm, [place, align, mask, rest])
 
     return kind(x, types.int64, types.int64, rest), codegen
 
@@ -306,13 +306,13 @@ def load_some(typingctx, x, i, count, rest):
 @intrinsic
 def store(typingctx, y, i, value):
     """y[i : i + 16] = value, or as many as it has."""
-    if not (_is_real_array(y) and isinstance(value, Lanes) and value.dtype == y.dtype):
+    if not (is_real_array(y) and isinstance(value, Lanes) and value.dtype == y.dtype):
         return None
 
     def codegen(context, builder, sig, args):
         array, index, value = args
-        pointer = _pointer(context, builder, sig.args[0], array, index)
-        done = builder.store(value, builder.bitcast(pointer, value.type.as_pointer()))
+        place = address(context, builder, sig.args[0], array, index)
+        done = builder.store(value, builder.bitcast(place, value.type.as_pointer()))
         done.align = y.dtype.bitwidth // 8
         return context.get_dummy_value()
 
@@ -322,178 +322,18 @@ def store(typingctx, y, i, value):
 @intrinsic
 def store_some(typingctx, y, i, count, value):
     """The first ``count`` lanes to y[i : i + 16]; nothing else is written."""
-    if not (_is_real_array(y) and value == Lanes(y.dtype)):
+    if not (is_real_array(y) and value == Lanes(y.dtype)):
         return None
 
     def codegen(context, builder, sig, args):
         array, index, count, value = args
-        pointer = _pointer(context, builder, sig.args[0], array, index)
-        pointer = builder.bitcast(pointer, ir.PointerType())
-        align, mask = ir.Constant(_I32, y.dtype.bitwidth // 8), _first_lanes(builder, count)
-        _masked(builder, "store", ir.VoidType(), value.type, [value, pointer, align, mask])
+        place = address(context, builder, sig.args[0], array, index)
+        place = builder.bitcast(place, ir.PointerType())
+        align, mask = ir.Constant(_I32, y.dtype.bitwidth // 8), first_lanes(builder, count)
+        masked(builder, "store", ir.VoidType(), value.type, [value, place, align, mask])
         return context.get_dummy_value()
 
     return types.none(y, types.int64, types.int64, value), codegen
-
-
-# ---- rows side by side: 16 lanes of each of BLOCK/16 rows ----
-
-ROWS = BLOCK // LANES
-
-
-def _row_pointers(context, builder, array_type, array, index, stride):
-    """Addresses of array[index], array[index + stride], ..., one for each row."""
-    for row in range(ROWS):
-        at = builder.add(index, builder.mul(stride, ir.Constant(_I64, row)))
-        yield _pointer(context, builder, array_type, array, at)
-
-
-@intrinsic
-def load_rows(typingctx, x, i, stride):
-    """x[i : i + 16], x[i + stride : i + stride + 16], ..."""
-    if not _is_real_array(x):
-        return None
-    kind, row = Lanes(x.dtype, BLOCK), Lanes(x.dtype)
-
-    def codegen(context, builder, sig, args):
-        llvm, parts = context.get_value_type(row), []
-        for pointer in _row_pointers(context, builder, x, *args):
-            parts.append(builder.load(builder.bitcast(pointer, llvm.as_pointer())))
-            parts[-1].align = x.dtype.bitwidth // 8
-        return joined(builder, parts)
-
-    return kind(x, types.int64, types.int64), codegen
-
-
-@intrinsic
-def load_rows_some(typingctx, x, i, stride, count, rest):
-    """The first ``count`` of each row's 16, ``rest`` in the other lanes."""
-    if not (_is_real_array(x) and rest == x.dtype):
-        return None
-    kind, row = Lanes(x.dtype, BLOCK), Lanes(x.dtype)
-
-    def codegen(context, builder, sig, args):
-        *where, count, rest = args
-        llvm, parts = context.get_value_type(row), []
-        align = ir.Constant(_I32, x.dtype.bitwidth // 8)
-        mask, rest = _first_lanes(builder, count), splat(builder, rest, llvm)
-        for pointer in _row_pointers(context, builder, x, *where):
-            pointer = builder.bitcast(pointer, ir.PointerType())
-            parts.append(_masked(builder, "load", llvm, llvm, [pointer, align, mask, rest]))
-        return joined(builder, parts)
-
-    return kind(x, types.int64, types.int64, types.int64, rest), codegen
-
-
-@intrinsic
-def store_rows(typingctx, y, i, stride, value):
-    """The opposite of `load_rows`."""
-    if not (_is_real_array(y) and value == Lanes(y.dtype, BLOCK)):
-        return None
-
-    def codegen(context, builder, sig, args):
-        *where, value = args
-        for row, pointer in enumerate(_row_pointers(context, builder, y, *where)):
-            piece = part(builder, value, row * LANES, LANES)
-            done = builder.store(piece, builder.bitcast(pointer, piece.type.as_pointer()))
-            done.align = y.dtype.bitwidth // 8
-        return context.get_dummy_value()
-
-    return types.none(y, types.int64, types.int64, value), codegen
-
-
-@intrinsic
-def store_rows_some(typingctx, y, i, stride, count, value):
-    """The first ``count`` lanes of each row; nothing else is written."""
-    if not (_is_real_array(y) and value == Lanes(y.dtype, BLOCK)):
-        return None
-
-    def codegen(context, builder, sig, args):
-        *where, count, value = args
-        align, mask = ir.Constant(_I32, y.dtype.bitwidth // 8), _first_lanes(builder, count)
-        for row, pointer in enumerate(_row_pointers(context, builder, y, *where)):
-            piece = part(builder, value, row * LANES, LANES)
-            pointer = builder.bitcast(pointer, ir.PointerType())
-            _masked(builder, "store", ir.VoidType(), piece.type, [piece, pointer, align, mask])
-        return context.get_dummy_value()
-
-    return types.none(y, types.int64, types.int64, types.int64, value), codegen
-
-
-@intrinsic
-def repeat_rows(typingctx, x, i):
-    """x[i] in the 16 lanes of the first row, x[i + 1] in those of the second, ..."""
-    if not _is_real_array(x):
-        return None
-    kind, row = Lanes(x.dtype, BLOCK), Lanes(x.dtype)
-
-    def codegen(context, builder, sig, args):
-        one = ir.Constant(_I64, 1)
-        pointers = _row_pointers(context, builder, x, *args, one)
-        llvm = context.get_value_type(row)
-        return joined(builder, [splat(builder, builder.load(p), llvm) for p in pointers])
-
-    return kind(x, types.int64), codegen
-
-
-@intrinsic
-def repeat_block(typingctx, number):
-    """A number in all lanes of all rows."""
-    kind = Lanes(number, BLOCK)
-
-    def codegen(context, builder, sig, args):
-        return splat(builder, args[0], context.get_value_type(kind))
-
-    return kind(number), codegen
-
-
-def _folded_rows(builder, value, combine):
-    """Each row's lanes combined 8, 4, 2, 1, in all of them: lane l with lane l XOR 8, ..."""
-    half = LANES // 2
-    while half:
-        other = ir.Constant(
-            ir.VectorType(_I32, value.type.count), [i ^ half for i in range(value.type.count)]
-        )
-        none = ir.Constant(value.type, ir.Undefined)
-        value = combine(builder, value, builder.shuffle_vector(value, none, other))
-        half //= 2
-    return value
-
-
-@intrinsic
-def fold_rows_sum(typingctx, value):
-    """Each row's sum, folded 8, 4, 2, 1, in all its lanes."""
-
-    def codegen(context, builder, sig, args):
-        return _folded_rows(builder, args[0], lambda builder, a, b: builder.fadd(a, b))
-
-    return value(value), codegen
-
-
-@intrinsic
-def fold_rows_max(typingctx, value):
-    """Each row's largest lane, where none is NaN, in all its lanes."""
-
-    def codegen(context, builder, sig, args):
-        return _folded_rows(builder, args[0], _larger)
-
-    return value(value), codegen
-
-
-@intrinsic
-def store_each(typingctx, y, i, value):
-    """The first lane of each row to y[i], y[i + 1], ..."""
-    if not (_is_real_array(y) and value == Lanes(y.dtype, BLOCK)):
-        return None
-
-    def codegen(context, builder, sig, args):
-        array, index, value = args
-        one = ir.Constant(_I64, 1)
-        for row, pointer in enumerate(_row_pointers(context, builder, y, array, index, one)):
-            builder.store(builder.extract_element(value, ir.Constant(_I32, row * LANES)), pointer)
-        return context.get_dummy_value()
-
-    return types.none(y, types.int64, value), codegen
 
 
 @intrinsic
@@ -504,7 +344,7 @@ def keep_first(typingctx, value, count, rest):
 
     def codegen(context, builder, sig, args):
         value, count, rest = args
-        mask = _first_lanes(builder, count)
+        mask = first_lanes(builder, count)
         mask = joined(builder, [mask] * (value.type.count // LANES))
         return builder.select(mask, value, splat(builder, rest, value.type))
 
@@ -537,7 +377,7 @@ def _folded(builder, value, combine):
     return builder.extract_element(value, ir.Constant(_I32, 0))
 
 
-def _larger(builder, a, b):
+def larger(builder, a, b):
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
 
 
@@ -556,6 +396,6 @@ def fold_max(typingctx, value):
     """Largest lane, where none is NaN."""
 
     def codegen(context, builder, sig, args):
-        return _folded(builder, args[0], _larger)
+        return _folded(builder, args[0], larger)
 
     return value.dtype(value), codegen
