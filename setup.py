@@ -1,6 +1,7 @@
 """Where the folders go in the package, and the C extension; the rest is pyproject.toml."""
 
 import platform
+import subprocess
 import sysconfig
 from pathlib import Path
 
@@ -44,11 +45,24 @@ def direct_calls():
     ]
 
 
+def understood(compiler, flags):
+    """Those of the flags that the compiler knows: clang refuses some of gcc's."""
+    if not isinstance(getattr(compiler, "compiler", None), list):
+        return flags  # no Unix compiler: it has its own
+    trial = [*compiler.compiler, "-E", "-x", "c", "-"]
+    tried = [
+        (flag, subprocess.run([*trial, flag], input=b"", capture_output=True, check=False))
+        for flag in flags
+    ]
+    return [flag for flag, ran in tried if ran.returncode == 0]
+
+
 class BuildWithLibrary(build_ext):
     """Builds the extension, and a static library of the same objects for C programs."""
 
     def build_extension(self, ext):
         try:
+            ext.extra_compile_args = understood(self.compiler, ext.extra_compile_args)
             super().build_extension(ext)
         except (BaseError, CCompilerError) as error:
             self.warn(NO_EXTENSION.format(name=ext.name, error=error))

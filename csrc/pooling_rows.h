@@ -145,7 +145,7 @@ static inline real F(sum_of_few)(const real *x, int64_t count)
 /* ---- maxima: of equal values the first stays ---- */
 
 #define BETTER(v, best) ((v) > (best) ? (v) : (best))
-#define BETTER_OR_NAN(v, best) (((v) > (best)) | ((v) != (v)) ? (v) : (best))
+#define BETTER_OR_NAN(v, best) ((((v) > (best)) | ((v) != (v))) ? (v) : (best))
 
 static inline void F(row_best_of_3)(const real *a, const real *b, const real *c, real *y, int64_t count, int nan)
 {
