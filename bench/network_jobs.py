@@ -76,9 +76,7 @@ def _called_step(net, batch, options):
     import loopnest as ln
 
     def called(x, target, weights, m, v):
-        y, tape = net.forward(x)
-        loss, dy = ln.cross_entropy_with_grad(y, target)
-        _, gradients = net.backward(dy, tape)
+        loss, gradients = net.gradient(x, target)
         ln.adamw_step(weights, gradients.vector, m, v, **options)
         return loss
 

@@ -138,13 +138,20 @@ def linear(x, weight, packed, bias, y):
 
 
 @kernel
-def linear_backward(dy, x, weight, dx, dweight):
-    """dx and dweight, as products with transposed matrices."""
-    (samples, inputs), outputs = x.shape, weight.shape[1]
-    if samples * inputs * outputs < dense_tiled.SMALL_GRADIENT:
-        dense.linear_backward_input(dy, weight, 0, samples, dx)
-        dense.linear_backward_weight(x, dy, 0, inputs, dweight)
-        return
-    none = np.empty(0, x.dtype)
-    linear(dy, transposed(weight), none, none, dx)
-    linear(transposed(x), dy, none, none, dweight)
+def linear_backward_input(dy, weight, dx):
+    """dx, as a product with a transposed matrix."""
+    if dy.size * weight.shape[0] < dense_tiled.SMALL_GRADIENT:
+        dense.linear_backward_input(dy, weight, 0, dy.shape[0], dx)
+    else:
+        none = np.empty(0, dy.dtype)
+        linear(dy, transposed(weight), none, none, dx)
+
+
+@kernel
+def linear_backward_weight(x, dy, dweight):
+    """dweight, as a product with a transposed matrix."""
+    if dy.size * x.shape[1] < dense_tiled.SMALL_GRADIENT:
+        dense.linear_backward_weight(x, dy, 0, x.shape[1], dweight)
+    else:
+        none = np.empty(0, x.dtype)
+        linear(transposed(x), dy, none, none, dweight)

@@ -1,5 +1,6 @@
 """Dense layers: reference, order of the sum, gradients, bad input."""
 
+import numba
 import numpy as np
 import pytest
 import reference
@@ -135,3 +136,22 @@ def test_gradients_are_written_where_told_inside_njit(op):
     assert all(np.array_equal(o, e) for o, e in zip(out, expected, strict=True))
     with pytest.raises(ValueError, match="overlaps"):
         run(*given, (out[0], given[2], out[2]))
+
+
+@pytest.mark.parametrize("op", ["linear_backward", "conv2d_backward"])
+def test_dx_that_is_not_needed(op, backend, dtype, rng):
+    """None in its place, the others as ever; inside @njit too."""
+    if op == "linear_backward":
+        arrays = [rng.standard_normal(s).astype(dtype) for s in ((9, 40), (9, 50), (50, 40))]
+    else:
+        shapes = (2, 5, 7, 7), (2, 3, 9, 9), (5, 3, 3, 3)
+        arrays = [rng.standard_normal(s).astype(dtype) for s in shapes]
+    function = getattr(ln, op)
+    _, *expected = function(*arrays)
+    dx, *found = function(*arrays, needs_dx=False)
+    assert dx is None
+    assert_same_bits(tuple(found), tuple(expected))
+    if backend == "numba" and dtype == np.float32:
+        dx, *found = numba.njit(lambda dy, x, w: function(dy, x, w, needs_dx=False))(*arrays)
+        assert dx is None
+        assert_same_bits(tuple(found), tuple(expected))

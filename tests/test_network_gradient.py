@@ -41,6 +41,23 @@ def test_both_backends_give_the_same_bits(dtype, rng):
     assert_same_bits((other, found.vector), (dx, expected.vector))
 
 
+def test_gradient_for_training_is_that_of_backward(backend, rng):
+    """Without the gradient by the input, and from tapes that are used again."""
+    net = lenet()
+    for n in (5, 3, 5, 5):
+        x, target = rng.standard_normal((n, 1, 28, 28)).astype(np.float32), rng.integers(0, 10, n)
+        loss, gradients = net.gradient(x, target)
+        y, tape = net.forward(x)
+        expected, dy = ln.cross_entropy_with_grad(y, target)
+        assert loss == expected
+        assert_same_bits(gradients.vector, net.backward(dy, tape)[1].vector)
+    with pytest.raises(ValueError, match="gradient: x has shape.*a batch"):
+        net.gradient(x[0], target[:1])
+    with pytest.raises(ValueError, match="target"):
+        net.gradient(x, target[1:])
+    assert net.gradient(x, target)[0] == loss
+
+
 def test_one_sample_without_a_batch_axis(rng):
     net = policy()
     x = rng.standard_normal(7).astype(np.float32)

@@ -27,14 +27,22 @@ def _conv2d_backward(w: Writer, g: Group) -> None:
     w.write(
         f"dx, dweight, dbias = conv2d_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, "
         f"stride={g.numbers('stride')}, padding=({rows}, {columns}), "
-        f"dilation={g.numbers('dilation')}, groups={g.number('groups')})"
+        f"dilation={g.numbers('dilation')}, groups={g.number('groups')}, {_needs_dx(g)})"
     )
-    _copy(w, g, ("dx", "dweight", "dbias"))
+    _copy(w, g)
 
 
 def _linear_backward(w: Writer, g: Group) -> None:
-    w.write(f"dx, dweight, dbias = linear_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)})")
-    _copy(w, g, ("dx", "dweight", "dbias"))
+    w.write(
+        f"dx, dweight, dbias = linear_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, "
+        f"{_needs_dx(g)})"
+    )
+    _copy(w, g)
+
+
+def _needs_dx(g: Group) -> str:
+    """Whether anything depends on the step's dx: it is left out of the outputs if not."""
+    return f"needs_dx={len(g.steps[0].outputs) == 3}"
 
 
 def _matmul_backward(w: Writer, g: Group) -> None:
@@ -46,8 +54,9 @@ def _matmul_backward(w: Writer, g: Group) -> None:
     w.write(f"    {db}[i] = dweight")
 
 
-def _copy(w: Writer, g: Group, names: tuple[str, ...]) -> None:
-    for i, name in enumerate(names):
+def _copy(w: Writer, g: Group) -> None:
+    names = ("dx", "dweight", "dbias")
+    for i, name in enumerate(names[-len(g.steps[0].outputs) :]):
         w.write(f"{w.shaped(g.outputs(i))}[:] = {name}")
 
 

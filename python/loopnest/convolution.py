@@ -475,7 +475,8 @@ def conv2d_backward(
     dilation: Any = 1,
     groups: int = 1,
     gradients: Any = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    needs_dx: bool = True,
+) -> tuple[Any, np.ndarray, np.ndarray]:
     """Gradients of `conv2d` by its input, its weight and its bias.
 
     Parameters
@@ -487,6 +488,8 @@ def conv2d_backward(
     gradients : (ndarray, ndarray, ndarray), optional
         Where to write dx, dweight and dbias; None among them for a new array. They must overlap
         neither an input nor one another.
+    needs_dx : bool
+        False where dx is of no use, as in the first layer of a network: None in its place.
 
     Returns
     -------
@@ -511,14 +514,15 @@ def conv2d_backward(
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
     k = len(weight)
     checks.same_shape(op, "dy", dy, (len(x), k, *output))
-    shapes = x.shape, weight.shape, (k,)
+    shapes = x.shape if needs_dx else (0,), weight.shape, (k,)
     inputs = given[0], dy, given[1], x, given[2], weight
     dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
-    _backward_input(dy, weight, options, groups, dx)
+    if needs_dx:
+        _backward_input(dy, weight, options, groups, dx)
     _backward_weight(x, dy, options, groups, dweight)
     by_bias = backend.kernels.convolution.conv2d_backward_bias
     threads.split(lambda a, b: by_bias(dy, a, b, dbias), k, dy.size)
-    return dx, dweight, dbias
+    return dx if needs_dx else None, dweight, dbias
 
 
 def _backward_input(

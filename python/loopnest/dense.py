@@ -133,8 +133,8 @@ def _multiply(
 
 
 def linear_backward(
-    dy: Any, x: Any, weight: Any, *, gradients: Any = None
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    dy: Any, x: Any, weight: Any, *, gradients: Any = None, needs_dx: bool = True
+) -> tuple[Any, np.ndarray, np.ndarray]:
     """Gradients of `linear` by its input, its weight and its bias.
 
     Parameters
@@ -147,6 +147,8 @@ def linear_backward(
     gradients : (ndarray, ndarray, ndarray), optional
         Where to write dx, dweight and dbias; None among them for a new array. They must overlap
         neither an input nor one another.
+    needs_dx : bool
+        False where dx is of no use, as in the first layer of a network: None in its place.
 
     Returns
     -------
@@ -167,19 +169,22 @@ def linear_backward(
     dy = checks.array(op, "dy", dy)
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
     checks.same_shape(op, "dy", dy, (*x.shape[:-1], weight.shape[1]))
-    shapes = x.shape, weight.shape, weight.shape[1:]
+    shapes = x.shape if needs_dx else (0,), weight.shape, weight.shape[1:]
     inputs = given[0], dy, given[1], x, given[2], weight
     dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
     none = np.empty(0, dtype)
-    kernels, rows_dy, rows_x, rows_dx = backend.kernels.dense, _rows(dy), _rows(x), _rows(dx)
-    if dy.size * len(weight) < SMALL_GRADIENT:
-        kernels.linear_backward_input(rows_dy, weight, 0, len(rows_x), rows_dx)
+    kernels, rows_dy, rows_x = backend.kernels.dense, _rows(dy), _rows(x)
+    small = dy.size * len(weight) < SMALL_GRADIENT
+    if needs_dx and small:
+        kernels.linear_backward_input(rows_dy, weight, 0, len(rows_x), _rows(dx))
+    elif needs_dx:
+        _multiply(rows_dy, _transposed(weight), None, none, _rows(dx))
+    if small:
         kernels.linear_backward_weight(rows_x, rows_dy, 0, len(weight), dweight)
     else:
-        _multiply(rows_dy, _transposed(weight), None, none, rows_dx)
         _multiply(_transposed(rows_x), rows_dy, None, none, dweight)
     kernels.linear_backward_bias(rows_dy, dbias)
-    return dx, dweight, dbias
+    return dx if needs_dx else None, dweight, dbias
 
 
 def _transposed(matrix: np.ndarray) -> np.ndarray:

@@ -274,12 +274,18 @@ def _move(inputs: list, outputs: list, options: dict) -> Call:
 
 def _conv2d_backward(inputs: list, outputs: list, options: dict) -> Call:
     dy, x, weight = inputs
-    return lambda: convolution.conv2d_backward(dy, x, weight, **options, gradients=tuple(outputs))
+    return partial(convolution.conv2d_backward, dy, x, weight, **options, **_gradients(outputs))
 
 
 def _linear_backward(inputs: list, outputs: list, options: dict) -> Call:
     dy, x, weight = inputs
-    return lambda: dense.linear_backward(dy, x, weight, gradients=tuple(outputs))
+    return partial(dense.linear_backward, dy, x, weight, **_gradients(outputs))
+
+
+def _gradients(outputs: list) -> dict[str, Any]:
+    """(dx, dweight, dbias), or without the first where nobody asks for it."""
+    needs_dx = len(outputs) == 3
+    return {"gradients": tuple(outputs if needs_dx else [None, *outputs]), "needs_dx": needs_dx}
 
 
 def _matmul_backward(inputs: list, outputs: list, options: dict) -> Call:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Differentiated:
     y: list[Value]
     dx: list[Value]
     vector: Value
+    idle: list[Tape] = field(default_factory=list)  # to be used again; its ends are atomic
 
 
 class Gradients(dict[str, np.ndarray]):
@@ -99,11 +100,22 @@ def differentiate(network: Any, shapes: Sequence[Shape], dx: bool = True) -> Dif
         value.storage.kind, value.storage.index = "output", len(results)
         results.append(value)
     reached = needed(b.steps, results)
+    _drop_dx(reached, results)
     whole = Program(program.dtype, b.inputs, results, reached, program.separable, network._limit)
     kept = set(steps)
     forward = sum(step in kept for step in whole.steps)
     assert all(step in kept for step in whole.steps[:forward]) and forward <= count
     return Differentiated(whole, forward, x, dy, program.outputs, dx_values, vector)
+
+
+def _drop_dx(steps: Sequence[Step], results: Sequence[Value]) -> None:
+    """Leave dx out where nothing depends on it: in the first layer, if no dx is asked for."""
+    used = {v.storage for v in results}
+    used.update(v.storage for step in steps for v in step.inputs if v is not None)
+    layers = ("conv2d_backward", "linear_backward")
+    for step in steps:
+        if step.kind in layers and step.outputs[0].storage not in used:
+            step.outputs = step.outputs[1:]
 
 
 def _result(b: _Reverse, slope: Value | None, shape: Shape) -> Value:
@@ -267,9 +279,11 @@ REVERSE: dict[str, Callable[[_Reverse, Step], None]] = {
 class Tape:
     """What a forward pass left for the backward pass. Each has arrays of its own."""
 
-    def __init__(self, network: Any, given: Sequence[np.ndarray], single: bool) -> None:
+    def __init__(
+        self, network: Any, given: Sequence[np.ndarray], single: bool, dx: bool = True
+    ) -> None:
         self.network, self._single = network, single
-        self._made = _prepared(network, tuple(a.shape for a in given))
+        self._made = _prepared(network, tuple(a.shape for a in given), dx)
         program = self._made.program
         self._executor = Executor(program, keep=True)
         # Inputs and outputs are copied: the backward pass needs them unchanged.
@@ -278,6 +292,23 @@ class Tape:
         self._results = [np.empty(v.shape, program.dtype) for v in program.outputs]
         self._executor.bind(self._inputs, self._results)
         self._executor.run_steps(0, self._made.forward_steps)
+
+    @classmethod
+    def for_training(cls, network: Any, given: Sequence[np.ndarray]) -> Tape:
+        """A tape without gradients by the inputs, used again once `rest` was called."""
+        made = _prepared(network, tuple(a.shape for a in given), dx=False)
+        try:
+            tape = made.idle.pop()
+        except IndexError:
+            return cls(network, given, False, dx=False)
+        for own, array in zip(tape._inputs, given, strict=False):
+            np.copyto(own, array)
+        tape._executor.run_steps(0, made.forward_steps)
+        return tape
+
+    def rest(self) -> None:
+        """Nobody needs this tape any more."""
+        self._made.idle.append(self)
 
     @property
     def outputs(self) -> Any:
@@ -311,11 +342,11 @@ class Tape:
         return (dx[0] if len(dx) == 1 else tuple(dx)), gradients
 
 
-def _prepared(network: Any, shapes: tuple[Shape, ...]) -> Differentiated:
+def _prepared(network: Any, shapes: tuple[Shape, ...], dx: bool) -> Differentiated:
     """The differentiated program for these shapes, made once."""
-    kept = network._differentiated
-    if shapes not in kept:
+    kept, key = network._differentiated, (shapes, dx)
+    if key not in kept:
         while len(kept) >= _KEPT:
             kept.pop(next(iter(kept)))
-        kept[shapes] = differentiate(network, shapes)
-    return kept[shapes]
+        kept[key] = differentiate(network, shapes, dx)
+    return kept[key]

@@ -147,6 +147,17 @@ def gradient_arrays(op, out, dtype, ndims):
     return register_jitable(make), register_jitable(check)
 
 
+def optional_dx(op, needs_dx, ndim):
+    """Two compiled functions: ``(shape of x)`` gives that of dx, ``(dx)`` what is returned.
+
+    Without elements, and None, where dx is not needed; a constant decides.
+    """
+    if flag(op, "needs_dx", needs_dx):
+        return _as_is, _as_is
+    none = (0,) * ndim
+    return register_jitable(lambda shape: none), register_jitable(lambda dx: None)
+
+
 def contiguous(array, dtype):
     """Compiled function that makes a C-contiguous array of ``dtype`` of such an array."""
     if isinstance(array, types.Array) and array.dtype == dtype and array.layout == "C":

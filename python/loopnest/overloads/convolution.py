@@ -11,9 +11,11 @@ from loopnest.overloads.common import (
     activate,
     array_of,
     contiguous,
+    flag,
     gradient_arrays,
     literal,
     optional,
+    optional_dx,
     output,
     overloads,
     pair_of,
@@ -181,8 +183,15 @@ def conv2d(
     return implementation
 
 
+@register_jitable
+def _nothing(dy, weight, options, groups, dx):
+    pass
+
+
 @overloads(public.conv2d_backward)
-def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None):
+def conv2d_backward(
+    dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None, needs_dx=True
+):
     op = "conv2d_backward"
     for name, array in (("dy", dy), ("x", x), ("weight", weight)):
         array_of(op, name, array, 4)
@@ -190,23 +199,27 @@ def conv2d_backward(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gr
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight = contiguous(weight, dtype)
-    by_input, by_weight = whole.conv2d_backward_input, whole.conv2d_backward_weight
+    by_weight = whole.conv2d_backward_weight
     by_bias = kernels.conv2d_backward_bias
     make, check = gradient_arrays(op, gradients, dtype, (4, 4, 1))
+    shape_of_dx, given_back = optional_dx(op, needs_dx, 4)
+    by_input = whole.conv2d_backward_input if flag(op, "needs_dx", needs_dx) else _nothing
 
-    def implementation(dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None):
+    def implementation(
+        dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None, needs_dx=True
+    ):
         check_channels(x, weight, groups)
         n, k, r, s = x.shape[0], weight.shape[0], weight.shape[2], weight.shape[3]
         oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
         if dy.shape != (n, k, oh, ow):
             raise ValueError("conv2d_backward: dy has not the shape of the output")
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
-        dx, dweight, dbias = made = make(gradients, b.shape, c.shape, (k,))
+        dx, dweight, dbias = made = make(gradients, shape_of_dx(b.shape), c.shape, (k,))
         check(made, (a, b, c))
         by_input(a, c, options, groups, dx)
         by_weight(b, a, options, groups, dweight)
         by_bias(a, 0, k, dbias)
-        return dx, dweight, dbias
+        return given_back(dx), dweight, dbias
 
     return implementation
 

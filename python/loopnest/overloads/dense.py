@@ -11,9 +11,11 @@ from loopnest.overloads.common import (
     activate,
     array_of,
     contiguous,
+    flag,
     float_array,
     gradient_arrays,
     optional,
+    optional_dx,
     output,
     overloads,
     same_dtype,
@@ -75,8 +77,13 @@ def linear(x, weight, bias=None, activation=None, out=None):
     return implementation
 
 
+@register_jitable
+def _nothing(dy, weight, dx):
+    pass
+
+
 @overloads(public.linear_backward)
-def linear_backward(dy, x, weight, gradients=None):
+def linear_backward(dy, x, weight, gradients=None, needs_dx=True):
     op = "linear_backward"
     _features(op, x)
     array_of(op, "dy", dy, x.ndim)
@@ -84,20 +91,23 @@ def linear_backward(dy, x, weight, gradients=None):
     dtype = same_dtype(op, dy=dy, x=x, weight=weight)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight, with_last = contiguous(weight, dtype), _with_last(x.ndim)
-    by_bias, by_others = kernels.linear_backward_bias, whole.linear_backward
+    by_bias, by_weight = kernels.linear_backward_bias, whole.linear_backward_weight
+    by_input = whole.linear_backward_input if flag(op, "needs_dx", needs_dx) else _nothing
+    shape_of_dx, given_back = optional_dx(op, needs_dx, x.ndim)
     make, check = gradient_arrays(op, gradients, dtype, (x.ndim, 2, 1))
 
-    def implementation(dy, x, weight, gradients=None):
+    def implementation(dy, x, weight, gradients=None, needs_dx=True):
         inputs, outputs = weight.shape
         if x.shape[-1] != inputs or dy.shape != with_last(x.shape, outputs):
             raise ValueError("linear_backward: dy, x and weight do not fit together")
         rows = _row_count(x)
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
         rows_dy, rows_x = a.reshape((rows, outputs)), b.reshape((rows, inputs))
-        dx, dweight, dbias = made = make(gradients, b.shape, c.shape, (outputs,))
+        dx, dweight, dbias = made = make(gradients, shape_of_dx(b.shape), c.shape, (outputs,))
         check(made, (a, b, c))
-        by_others(rows_dy, rows_x, c, dx.reshape((rows, inputs)), dweight)
+        by_input(rows_dy, c, dx.reshape((dx.size // max(1, inputs), inputs)))
+        by_weight(rows_x, rows_dy, dweight)
         by_bias(rows_dy, dbias)
-        return dx, dweight, dbias
+        return given_back(dx), dweight, dbias
 
     return implementation
