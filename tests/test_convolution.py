@@ -235,3 +235,21 @@ def test_bad_input_inside_njit():
             njit_call("conv2d", (x, w), options)
     with pytest.raises(ValueError, match="bias"):
         njit_call("conv2d", (x, w, np.zeros(2)), {})
+
+
+@pytest.mark.parametrize("size", [3, 7, 14, 17])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_pointwise_of_few_and_of_many_pixels(size, stride, dtype, rng):
+    """1x1 on both sides of where the plan changes the lanes, packed and not: the same bits."""
+    x = rng.standard_normal((2, 2 * 130, size, size)).astype(dtype)
+    weight = rng.standard_normal((2 * 35, 130, 1, 1)).astype(dtype)
+    bias = rng.standard_normal(len(weight)).astype(dtype)
+    found = []
+    for name in ("numba", "c"):
+        with ln.use_backend(name):
+            for filters in (weight, ln.pack_weight(weight, groups=2)):
+                found.append(ln.conv2d(x, filters, bias, stride=stride, groups=2))
+    expected = reference.conv2d(x, weight, bias, stride=stride, groups=2)
+    assert_close(found[0], expected, 1e-4 if dtype == np.float32 else 1e-12)
+    for other in found[1:]:
+        assert_same_bits(other, found[0])
