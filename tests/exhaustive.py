@@ -30,6 +30,7 @@ from rich.table import Table
 
 BLOCK = 1 << 15  # inputs at a time: all arrays stay in the second cache
 PIECES = 256  # of the 2^32 inputs, one task each: the values of one exponent or half of it
+DENSE = range(60, 68)  # of the pieces of one sign, those with 2^-7 <= |x| < 2^9
 PEER_STEP = 256
 DOUBLE_PIECES = 20  # tasks of each function in float64
 
@@ -141,10 +142,12 @@ next to the zero of a slope (nearer than {double.NEAR_ZERO}) nothing is measured
 """
 
 
-def page(header: list[str], lines: list[list[str]], step: int, seconds: float) -> str:
+def page(header, lines, step: int, dense: int, seconds: float) -> str:
     """docs/accuracy.md."""
     table = markdown(header, lines)
     every = "all 2^32 inputs" if step == 1 else f"every {step}th of the 2^32 inputs"
+    if dense < step:
+        every += f" (of those with 2^-7 <= |x| < 2^9, where all large errors\nlie, {'all' if dense == 1 else f'every {dense}th'})"
     return f"""# Accuracy of the activations
 
 ## float32
@@ -179,19 +182,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--step", type=int, default=1, help="scan every STEP-th input")
     parser.add_argument("--functions", default=",".join(scan.FUNCTIONS), help="a,b,c")
+    parser.add_argument("--dense", type=int, help="STEP where 2^-7 <= |x| < 2^9")
     parser.add_argument("--double", type=int, default=10**7, help="float64 inputs; 0 for none")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("docs/accuracy.md"))
     given = parser.parse_args()
     names, console, start = given.functions.split(","), Console(), time.monotonic()
     unknown = set(names) - set(scan.FUNCTIONS)
-    if unknown or given.step < 1 or given.processes < 1 or given.double < 0:
+    if (
+        unknown
+        or given.step < 1
+        or (given.dense or 1) < 1
+        or given.processes < 1
+        or given.double < 0
+    ):
         parser.error(
             f"functions: {', '.join(scan.FUNCTIONS)}; step, processes: at least 1; double: at least 0"
         )
     for name in names:  # compile once, before the processes start
         scan_piece(name, 0, scan.EVERY // PIECES)
-    pieces = [(scan_piece, name, k, given.step) for name in names for k in range(PIECES)]
+    dense = min(given.dense or given.step, given.step)
+    steps = [dense if k % (PIECES // 2) in DENSE else given.step for k in range(PIECES)]
+    pieces = [(scan_piece, name, k, step) for name in names for k, step in enumerate(steps)]
     results = run_all(pieces, given.processes)
     seconds = time.monotonic() - start
     header, lines = rows(results, peer_errors(names))
@@ -200,7 +212,7 @@ def main() -> int:
     for line in lines:
         table.add_row(*(line[i] for i in shown))
     console.print(table)
-    text = page(header, lines, given.step, seconds)
+    text = page(header, lines, given.step, dense, seconds)
     failed = [n for n, (e, d) in results.items() if d or not e.worst <= scan.FUNCTIONS[n].limit]
     doubles = [n for n in names if n in double.FUNCTIONS]
     if double.AVAILABLE and given.double and doubles:
