@@ -147,7 +147,8 @@ def page(header, lines, step: int, dense: int, seconds: float) -> str:
     table = markdown(header, lines)
     every = "all 2^32 inputs" if step == 1 else f"every {step}th of the 2^32 inputs"
     if dense < step:
-        every += f" (of those with 2^-7 <= |x| < 2^9, where all large errors\nlie, {'all' if dense == 1 else f'every {dense}th'})"
+        middle = "all" if dense == 1 else f"every {dense}th"
+        every += f" ({middle} of those\nwith 2^-7 <= |x| < 2^9, where all large errors lie)"
     return f"""# Accuracy of the activations
 
 ## float32
