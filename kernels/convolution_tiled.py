@@ -204,6 +204,33 @@ def channel_row_run(zero, weight, taps, terms, x, bias, y, y_step, channels, pix
             done += lanes
 
 
+@block
+def place_of(task, groups, down, across, deep):
+    """(image, group, row of blocks, column of blocks, block of filters) of a task."""
+    place, part = divmod(task, deep)
+    rest, block_x = divmod(place, across)
+    rest, block_y = divmod(rest, down)
+    image, group = divmod(rest, groups)
+    return image, group, block_y, block_x, part
+
+
+@block
+def readable_filters(zero, filters, bias, count, terms, work, own, more):
+    """(filters, bias), or copies that tiles may read CHANNEL_ROWS rows of; addresses.
+
+    The copies go to work[own:] and to work[more:].
+    """
+    if count == 1 or count == CHANNEL_ROWS:
+        return filters, bias
+    start, size = _U(work.ctypes.data), _U(work.itemsize)
+    copy_numbers(zero, filters, start + _U(own) * size, count * terms)
+    clear(work, own + count * terms, (CHANNEL_ROWS - count) * terms)
+    if bias:
+        copy_numbers(zero, bias, start + _U(more) * size, count)
+        bias = start + _U(more) * size
+    return start + _U(own) * size, bias
+
+
 def _tiled(pixel_rows):
     """Kernel maker: the same walk over the tasks for both kinds of tiles."""
 
@@ -241,10 +268,8 @@ def _tiled(pixel_rows):
         table, y_step = _U(taps.ctypes.data), _U(out_h * out_w) * size
         current, packed_group = -1, -1
         for task in range(first, last):
-            place, part = divmod(task, deep)
-            rest, block_x = divmod(place, across)
-            rest, block_y = divmod(rest, down)
-            image, group = divmod(rest, groups)
+            image, group, block_y, block_x, part = place_of(task, groups, down, across, deep)
+            place = task // deep
             oh, ow = block_y * block_h, block_x * block_w
             rows, columns = min(block_h, out_h - oh), min(block_w, out_w - ow)
             if place != current:
@@ -284,14 +309,10 @@ def _tiled(pixel_rows):
                     )  # fmt: skip
             else:
                 filter_ = _U(weight.ctypes.data) + _U(at * terms) * size
-                if 1 < count < CHANNEL_ROWS:  # tiles have more rows: they read a copy
-                    copy_numbers(zero, filter_, own, count * terms)
-                    spare = copy_size + (8 * lanes) + count * terms
-                    clear(work, spare, (CHANNEL_ROWS - count) * terms)
-                    filter_ = own
-                    if offset:
-                        copy_numbers(zero, offset, more, count)
-                        offset = more
+                own_at = copy_size + 8 * lanes
+                filter_, offset = readable_filters(
+                    zero, filter_, offset, count, terms, work, own_at, own_at + filters * terms
+                )
                 for i in range(runs):
                     channel_row_run(
                         zero, filter_, table, terms, copy + _U(i * line) * size, offset,
