@@ -2,6 +2,7 @@
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from loopnest.kernels.simd_lanes import (
@@ -44,6 +45,24 @@ def load_rows(typingctx, x, i, stride):
         return joined(builder, parts)
 
     return kind(x, types.int64, types.int64), codegen
+
+
+@intrinsic(prefer_literal=True)
+def fetch_rows(typingctx, x, i, stride, write):
+    """Ask for what `load_rows` would load (write: 1 to store there); it need not exist."""
+    if not (is_real_array(x) and isinstance(write, types.IntegerLiteral)):
+        return None
+    hints = [ir.Constant(I32, hint) for hint in (write.literal_value, 3, 1)]  # keep, data
+
+    def codegen(context, builder, sig, args):
+        array, index, stride, _ = args
+        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), *(h.type for h in hints)])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        for pointer in _row_pointers(context, builder, x, array, index, stride):
+            builder.call(function, [builder.bitcast(pointer, ir.PointerType()), *hints])
+        return context.get_dummy_value()
+
+    return types.none(x, types.int64, types.int64, write), codegen
 
 
 @intrinsic
