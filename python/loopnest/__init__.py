@@ -19,12 +19,7 @@ from loopnest.activation import (
 )
 from loopnest.backend import available_backends, get_backend, use_backend
 from loopnest.circuit import Circuit
-from loopnest.convolution import (
-    conv2d,
-    conv2d_backward,
-    conv2d_output_shape,
-    conv2d_paddings_for,
-)
+from loopnest.convolution import conv2d, conv2d_backward
 from loopnest.dense import linear, linear_backward
 from loopnest.descent import Descent, descend
 from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
@@ -68,6 +63,7 @@ from loopnest.optimizer import (
     rmsprop_step,
     sgd_step,
 )
+from loopnest.output_size import conv2d_output_shape, conv2d_paddings_for
 from loopnest.packed_logic import PackedLogic
 from loopnest.packing import PackedWeight, pack_weight
 from loopnest.paths import get_include, get_library_dir

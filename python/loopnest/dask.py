@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import loopnest as ln
-from loopnest import checks, convolution, pooling
+from loopnest import checks, output_size, pooling
 from loopnest.descent import Descent
 from loopnest.objectives import Objective
 
@@ -209,7 +209,7 @@ def conv2d(
     # Without images: refuses here what does not fit.
     ln.conv2d(np.empty((0, *x.shape[1:]), x.dtype), weight, bias, **options)
     r, s = weight.shape[2:]
-    found = convolution.resolve(op, x.shape[2:], (r, s), stride, padding, dilation)
+    found = output_size.resolve(op, x.shape[2:], (r, s), stride, padding, dilation)
     dilations, steps = found.options[4:], found.options[:2]
     window = dilations[0] * (r - 1) + 1, dilations[1] * (s - 1) + 1
     return _windows(
@@ -221,7 +221,7 @@ def conv2d(
 def _pool(op: str, function: Any, x: Any, options: dict, dilation: Any) -> Any:
     x = _array(op, x, 4)
     function(np.empty((0, *x.shape[1:]), x.dtype), **options)
-    high = convolution.LIMIT
+    high = output_size.LIMIT
     kernel = checks.pair(op, "kernel_size", options["kernel_size"], 1, high)
     stride, padding = options["stride"], checks.pair(op, "padding", options["padding"], 0, high)
     stride = kernel if stride is None else checks.pair(op, "stride", stride, 1, high)

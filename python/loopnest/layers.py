@@ -13,9 +13,9 @@ import numpy as np
 
 from loopnest import checks
 from loopnest.activation import FUSED, GELU_KERNELS
-from loopnest.convolution import LIMIT
 from loopnest.lowering import Node
 from loopnest.network import Input, Network
+from loopnest.output_size import LIMIT
 
 Sizes = tuple[int | None, ...]
 
@@ -112,9 +112,9 @@ class Conv2d(Layer):
             raise ValueError(
                 f"{op}: groups is {groups}; accepted: a divisor of {in_channels} and {out_channels}"
             )
-        from loopnest.convolution import _padding  # one place knows all its forms
+        from loopnest.output_size import padding_of  # one place knows all its forms
 
-        (top, bottom), (left, right) = _padding(
+        (top, bottom), (left, right) = padding_of(
             op, padding, self.kernel, self.stride, self.dilation
         )
         self.pads = [top, left, bottom, right]

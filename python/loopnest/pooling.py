@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loopnest import backend, checks, direct, scratch, threads
-from loopnest.convolution import LIMIT
+from loopnest.output_size import LIMIT
 
 Pair = tuple[int, int]
 

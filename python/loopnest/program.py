@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from loopnest import activation as activations
-from loopnest.convolution import resolve as resolve_convolution
+from loopnest.output_size import resolve as resolve_convolution
 from loopnest.pooling import resolve as resolve_pooling
 
 Shape = tuple[int, ...]

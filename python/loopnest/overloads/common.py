@@ -11,9 +11,9 @@ from numba.core.errors import TypingError
 from numba.extending import overload, register_jitable
 
 from loopnest.activation import FUSED
-from loopnest.convolution import LIMIT
 from loopnest.kernels import activation as activation_kernels
 from loopnest.kernels.jit import OPTIONS
+from loopnest.output_size import LIMIT
 
 
 def overloads(public):

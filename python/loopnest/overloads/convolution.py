@@ -5,6 +5,7 @@ from numba.core.errors import TypingError
 from numba.extending import register_jitable
 
 from loopnest import convolution as public
+from loopnest import output_size
 from loopnest.kernels import convolution as kernels
 from loopnest.kernels import whole
 from loopnest.overloads.common import (
@@ -110,7 +111,7 @@ def _check_winograd(r, s, options):
         )
 
 
-@overloads(public.conv2d_output_shape)
+@overloads(output_size.conv2d_output_shape)
 def conv2d_output_shape(input_hw, kernel_hw, stride=1, padding=0, dilation=1):
     op = "conv2d_output_shape"
     sizes, windows = pair_of(op, "input_hw", input_hw, 1), pair_of(op, "kernel_hw", kernel_hw, 1)
@@ -224,6 +225,6 @@ def conv2d_backward(
     return implementation
 
 
-@overloads(public.conv2d_paddings_for)
+@overloads(output_size.conv2d_paddings_for)
 def conv2d_paddings_for(input_hw, output_hw, kernel_hw, stride=None, dilation=1, max_padding=None):
     raise TypingError("conv2d_paddings_for makes a list of choices; call it outside @njit")
