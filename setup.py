@@ -50,10 +50,13 @@ def understood(compiler, flags):
     if not isinstance(getattr(compiler, "compiler", None), list):
         return flags  # no Unix compiler: it has its own
     trial = [*compiler.compiler, "-E", "-x", "c", "-"]
-    tried = [
-        (flag, subprocess.run([*trial, flag], input=b"", capture_output=True, check=False))
-        for flag in flags
-    ]
+    try:
+        tried = [
+            (flag, subprocess.run([*trial, flag], input=b"", capture_output=True, check=False))
+            for flag in flags
+        ]
+    except OSError:  # no compiler, which is told of where it is called
+        return flags
     return [flag for flag, ran in tried if ran.returncode == 0]
 
 

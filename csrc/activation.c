@@ -1,30 +1,57 @@
 /* activation.c: element-wise functions over n contiguous elements, in place allowed.
- * The scalar functions are in scalar.h; the twin is kernels/activation.py. */
+ * The scalar functions are in scalar.h; the twin is kernels/activation.py.
+ *
+ * Loops go block by block, and ask ahead for the cache lines of a later one (why:
+ * kernels/simd_lanes.py). The last, partial block is computed in a buffer: so each function has
+ * one loop only, all of it vectors. */
 
-/* A loop over 0 <= i < n, block by block; each asks ahead for the cache lines of a later one (why:
- * kernels/simd_lanes.py). `fetch` prefetches what lies at `at`. */
-#ifndef EACH_BLOCK
+#ifndef EACH_OF_1
 enum { EACH_SIZE = 64, EACH_AHEAD = 1024, EACH_LINE = 64 }; /* elements; bytes */
-#define FETCH(array, write) __builtin_prefetch((const void *)((uintptr_t)((array) + i) + at), write, 3)
-#define EACH_BLOCK(fetch, compute) \
-    int64_t begin = 0; \
-    for (; begin + EACH_SIZE <= n; begin += EACH_SIZE) { \
-        for (uintptr_t at = EACH_AHEAD, i = (uintptr_t)begin; at < EACH_AHEAD + EACH_SIZE * sizeof(real); at += EACH_LINE) { \
-            fetch; \
+#define FETCH(array, write) \
+    for (uintptr_t line = 0; line < EACH_SIZE * sizeof(real); line += EACH_LINE) \
+        __builtin_prefetch((const void *)((uintptr_t)(array) + EACH_AHEAD + line), write, 3)
+
+/* y = expression of each v in x */
+#define EACH_OF_1(expression) \
+    real rest[EACH_SIZE] = {0}; \
+    for (int64_t begin = 0; begin < n; begin += EACH_SIZE) { \
+        size_t left = (size_t)(n - begin) * sizeof(real); \
+        const real *from = x + begin; \
+        real *to = y + begin; \
+        FETCH(from, 0); \
+        FETCH(to, 1); \
+        if (left < sizeof rest) from = to = memcpy(rest, from, left); \
+        INDEPENDENT for (int i = 0; i < EACH_SIZE; i++) { real v = from[i]; to[i] = expression; } \
+        if (left < sizeof rest) memcpy(y + begin, rest, left); \
+    }
+
+/* dx = expression of each d in dy and v in x */
+#define EACH_OF_2(expression) \
+    real rest[EACH_SIZE] = {0}, rest_d[EACH_SIZE] = {0}; \
+    for (int64_t begin = 0; begin < n; begin += EACH_SIZE) { \
+        size_t left = (size_t)(n - begin) * sizeof(real); \
+        const real *from = x + begin, *from_d = dy + begin; \
+        real *to = dx + begin; \
+        FETCH(from_d, 0); \
+        FETCH(from, 0); \
+        FETCH(to, 1); \
+        if (left < sizeof rest) { \
+            from = to = memcpy(rest, from, left); \
+            from_d = memcpy(rest_d, from_d, left); \
         } \
-        INDEPENDENT for (int64_t i = begin; i < begin + EACH_SIZE; i++) compute; \
-    } \
-    INDEPENDENT for (int64_t i = begin; i < n; i++) compute;
-#define EACH_OF_1(compute) EACH_BLOCK(FETCH(x, 0); FETCH(y, 1), compute)
-#define EACH_OF_2(compute) EACH_BLOCK(FETCH(dy, 0); FETCH(x, 0); FETCH(dx, 1), compute)
+        INDEPENDENT for (int i = 0; i < EACH_SIZE; i++) { \
+            real v = from[i], d = from_d[i]; \
+            to[i] = expression; \
+        } \
+        if (left < sizeof rest) memcpy(dx + begin, rest, left); \
+    }
 #endif
 
 #define UNARY(name) \
     void OP(name)(const real *x, int64_t n, real *y) \
     { \
-        EACH_OF_1(y[i] = F(name)(x[i])) \
+        EACH_OF_1(F(name)(v)) \
     }
-
 void OP(exp)(const real *x, int64_t n, real *y)
 {
     int64_t i = 0;
@@ -54,13 +81,13 @@ UNARY(gelu_erf_derivative)
 
 void OP(leaky_relu)(const real *x, int64_t n, real negative_slope, real *y)
 {
-    EACH_OF_1(y[i] = F(leaky_relu)(x[i], negative_slope))
+    EACH_OF_1(F(leaky_relu)(v, negative_slope))
 }
 
 #define UNARY_BACKWARD(name) \
     void OP(name##_backward)(const real *dy, const real *x, int64_t n, real *dx) \
     { \
-        EACH_OF_2(dx[i] = dy[i] * F(name##_derivative)(x[i])) \
+        EACH_OF_2(d * F(name##_derivative)(v)) \
     }
 
 UNARY_BACKWARD(exp)
@@ -73,13 +100,13 @@ UNARY_BACKWARD(gelu_erf)
 
 void OP(relu_backward)(const real *dy, const real *x, int64_t n, real *dx)
 {
-    EACH_OF_2(dx[i] = F(relu_backward)(dy[i], x[i]))
+    EACH_OF_2(F(relu_backward)(d, v))
 }
 
 void OP(leaky_relu_backward)(const real *dy, const real *x, int64_t n, real negative_slope,
                              real *dx)
 {
-    EACH_OF_2(dx[i] = F(leaky_relu_backward)(dy[i], x[i], negative_slope))
+    EACH_OF_2(F(leaky_relu_backward)(d, v, negative_slope))
 }
 
 #undef UNARY

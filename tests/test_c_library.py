@@ -37,7 +37,7 @@ def build(folder: Path, *variables: str) -> Path:
     return prefix
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def prefix(tmp_path_factory) -> Path:
     return build(tmp_path_factory.mktemp("library"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numba
@@ -112,9 +113,12 @@ def test_njit_gives_the_bits_of_numpy(rng):
         for n in (1, 3, 67, 0):
             x = rng.standard_normal((n, *shape)).astype(dtype)
             assert_same_bits(forward(x), net(x))
-        x = rng.standard_normal((4, *shape)).astype(dtype)
-        assert_same_bits(forward(x[::2]), net(x[::2]))
-        assert_same_bits(forward(x[1]), net(x[1]))
+        if make is policy or os.environ.get(
+            "LOOPNEST_FULL"
+        ):  # each compiles anew, 20 s of branches
+            x = rng.standard_normal((4, *shape)).astype(dtype)
+            assert_same_bits(forward(x[::2]), net(x[::2]))
+            assert_same_bits(forward(x[1]), net(x[1]))
 
 
 def test_njit_lenet_in_a_loop(rng):
