@@ -32,13 +32,14 @@ $(INSTALLED): $(TOOLS) $(SOURCES)
 reproduce: $(INSTALLED) ## the worked problems: a table each, plots in out/plots
 	$(BIN)/loopnest reproduce --plots out/plots
 
+# A whole file a worker: its compiled functions and built wheels are made once.
 test: $(INSTALLED) ## all tests, then ruff and mypy
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
 test-full: $(INSTALLED) ## all tests, and what `make test` leaves out: every case inside @njit in both dtypes
-	LOOPNEST_FULL=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+	LOOPNEST_FULL=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 
 exhaustive: $(INSTALLED) ## every float32 input of every activation, both backends: docs/accuracy.md
 	$(BIN)/python tests/exhaustive.py $(if $(STEP),--step $(STEP)) $(if $(FUNCTIONS),--functions $(FUNCTIONS))

@@ -17,10 +17,9 @@ EXAMPLES = ("filter", "train")
 COMPILER = shutil.which("gcc") or shutil.which("cc")
 WARNINGS = ("-std=c11", "-Wall", "-Wextra", "-Werror", "-O1")
 
-pytestmark = [
-    pytest.mark.xdist_group("c_library"),  # one worker builds, once
-    pytest.mark.skipif(not (COMPILER and shutil.which("make")), reason="no C compiler or no make"),
-]
+pytestmark = pytest.mark.skipif(
+    not (COMPILER and shutil.which("make")), reason="no C compiler or no make"
+)
 
 
 def call(*command: object, **options) -> str:

@@ -24,8 +24,6 @@ import pytest
 import loopnest as ln
 from loopnest import direct
 
-pytestmark = pytest.mark.xdist_group("packaging")  # one worker builds, once
-
 ROOT = Path(__file__).resolve().parents[1]
 NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
 NO_EXTENSION = "import sys; sys.modules['loopnest._c'] = None\n"
