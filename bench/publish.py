@@ -47,7 +47,7 @@ def paragraph(data: dict[str, Any], folder: str) -> str:
         f"![Ratio of the fastest peer's time to loopnest's, row by row]({folder}/ratios.png)\n\n"
         f"One machine ({machine['cpu']}, {machine['cores']} cores), one thread, float32, on "
         f"{text.date_of(data)[:10]}: against the fastest of PyTorch, ONNX Runtime, OpenCV, JAX, "
-        f"SciPy and NumPy {counts[0]}, {counts[1]}. All rows and competitors: "
+        f"SciPy and NumPy, {counts[0]}, {counts[1]}. All rows and competitors: "
         f"[table]({folder}/table.md); `make bench` measures on yours.\n"
     )
 
