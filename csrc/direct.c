@@ -172,15 +172,19 @@ static int read_arguments(const Op *op, PyObject *const *args, Py_ssize_t count,
     return 1;
 }
 
+static int is_for(const Plan *plan, const Given *g)
+{
+    return plan && plan->hash == g->hash && plan->key_size == g->size
+           && memcmp(plan->key, g->key, (size_t)g->size * sizeof *g->key) == 0;
+}
+
 /* The place of the plan for what is given; of the one to be pushed out if there is none. */
 static Plan **place_of(Op *op, const Given *g)
 {
     Plan **empty = NULL;
     for (uint64_t i = 0; i < PROBES; i++) {
         Plan **place = &op->plans[(g->hash + i) % PLANS], *plan = *place;
-        if (plan && plan->hash == g->hash && plan->key_size == g->size
-            && memcmp(plan->key, g->key, (size_t)g->size * sizeof *g->key) == 0)
-            return place;
+        if (is_for(plan, g)) return place;
         if (!plan && !empty) empty = place;
     }
     return empty ? empty : &op->plans[(g->hash + (unsigned)op->kept % PROBES) % PLANS];
@@ -189,9 +193,7 @@ static Plan **place_of(Op *op, const Given *g)
 static Plan *plan_of(Op *op, const Given *g)
 {
     Plan *plan = *place_of(op, g);
-    int same = plan && plan->hash == g->hash && plan->key_size == g->size
-               && memcmp(plan->key, g->key, (size_t)g->size * sizeof *g->key) == 0;
-    return same ? plan : NULL;
+    return is_for(plan, g) ? plan : NULL;
 }
 
 /* ---- the call ---- */

@@ -25,24 +25,22 @@ def _conv2d_backward(w: Writer, g: Group) -> None:
     rows = w.tuple_of([s.options["padding"][0] for s in g.steps])
     columns = w.tuple_of([s.options["padding"][1] for s in g.steps])
     w.write(
-        f"dx, dweight, dbias = conv2d_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, "
+        f"conv2d_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, "
         f"stride={g.numbers('stride')}, padding=({rows}, {columns}), "
-        f"dilation={g.numbers('dilation')}, groups={g.number('groups')}, {_needs_dx(g)})"
+        f"dilation={g.numbers('dilation')}, groups={g.number('groups')}, {_targets(w, g)})"
     )
-    _copy(w, g)
 
 
 def _linear_backward(w: Writer, g: Group) -> None:
-    w.write(
-        f"dx, dweight, dbias = linear_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, "
-        f"{_needs_dx(g)})"
-    )
-    _copy(w, g)
+    w.write(f"linear_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, {_targets(w, g)})")
 
 
-def _needs_dx(g: Group) -> str:
-    """Whether anything depends on the step's dx: it is left out of the outputs if not."""
-    return f"needs_dx={len(g.steps[0].outputs) == 3}"
+def _targets(w: Writer, g: Group) -> str:
+    """Where the gradients go: dx is left out of the step's outputs if nothing depends on it."""
+    names = [w.shaped(g.outputs(i)) for i in range(len(g.steps[0].outputs))]
+    needs_dx = len(names) == 3
+    given = names if needs_dx else ["None", *names]
+    return f"gradients=({', '.join(given)}), needs_dx={needs_dx}"
 
 
 def _matmul_backward(w: Writer, g: Group) -> None:
@@ -52,12 +50,6 @@ def _matmul_backward(w: Writer, g: Group) -> None:
     w.write(f"    dx, dweight, dbias = linear_backward({dy}[i], {a}[i], {b}[i])")
     w.write(f"    {da}[i] = dx")
     w.write(f"    {db}[i] = dweight")
-
-
-def _copy(w: Writer, g: Group) -> None:
-    names = ("dx", "dweight", "dbias")
-    for i, name in enumerate(names[-len(g.steps[0].outputs) :]):
-        w.write(f"{w.shaped(g.outputs(i))}[:] = {name}")
 
 
 def _max_pool2d_backward(w: Writer, g: Group) -> None:

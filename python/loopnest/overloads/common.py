@@ -147,15 +147,21 @@ def gradient_arrays(op, out, dtype, ndims):
     return register_jitable(make), register_jitable(check)
 
 
-def optional_dx(op, needs_dx, ndim):
-    """Two compiled functions: ``(shape of x)`` gives that of dx, ``(dx)`` what is returned.
+def optional_dx(op, needs_dx, ndim, kernel):
+    """The kernel of dx, and two compiled functions: ``(shape of x)`` gives that of dx,
+    ``(dx)`` what is returned.
 
-    Without elements, and None, where dx is not needed; a constant decides.
+    Nothing to do, without elements, and None, where dx is not needed; a constant decides.
     """
     if flag(op, "needs_dx", needs_dx):
-        return _as_is, _as_is
+        return kernel, _as_is, _as_is
     none = (0,) * ndim
-    return register_jitable(lambda shape: none), register_jitable(lambda dx: None)
+    return _nothing, register_jitable(lambda shape: none), register_jitable(lambda dx: None)
+
+
+@register_jitable
+def _nothing(*arguments):
+    pass
 
 
 def contiguous(array, dtype):

@@ -12,7 +12,6 @@ from loopnest.overloads.common import (
     activate,
     array_of,
     contiguous,
-    flag,
     gradient_arrays,
     literal,
     optional,
@@ -184,11 +183,6 @@ def conv2d(
     return implementation
 
 
-@register_jitable
-def _nothing(dy, weight, options, groups, dx):
-    pass
-
-
 @overloads(public.conv2d_backward)
 def conv2d_backward(
     dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None, needs_dx=True
@@ -203,8 +197,7 @@ def conv2d_backward(
     by_weight = whole.conv2d_backward_weight
     by_bias = kernels.conv2d_backward_bias
     make, check = gradient_arrays(op, gradients, dtype, (4, 4, 1))
-    shape_of_dx, given_back = optional_dx(op, needs_dx, 4)
-    by_input = whole.conv2d_backward_input if flag(op, "needs_dx", needs_dx) else _nothing
+    by_input, shape_of_dx, given_back = optional_dx(op, needs_dx, 4, whole.conv2d_backward_input)
 
     def implementation(
         dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None, needs_dx=True

@@ -11,7 +11,6 @@ from loopnest.overloads.common import (
     activate,
     array_of,
     contiguous,
-    flag,
     float_array,
     gradient_arrays,
     optional,
@@ -77,11 +76,6 @@ def linear(x, weight, bias=None, activation=None, out=None):
     return implementation
 
 
-@register_jitable
-def _nothing(dy, weight, dx):
-    pass
-
-
 @overloads(public.linear_backward)
 def linear_backward(dy, x, weight, gradients=None, needs_dx=True):
     op = "linear_backward"
@@ -92,8 +86,9 @@ def linear_backward(dy, x, weight, gradients=None, needs_dx=True):
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight, with_last = contiguous(weight, dtype), _with_last(x.ndim)
     by_bias, by_weight = kernels.linear_backward_bias, whole.linear_backward_weight
-    by_input = whole.linear_backward_input if flag(op, "needs_dx", needs_dx) else _nothing
-    shape_of_dx, given_back = optional_dx(op, needs_dx, x.ndim)
+    by_input, shape_of_dx, given_back = optional_dx(
+        op, needs_dx, x.ndim, whole.linear_backward_input
+    )
     make, check = gradient_arrays(op, gradients, dtype, (x.ndim, 2, 1))
 
     def implementation(dy, x, weight, gradients=None, needs_dx=True):
