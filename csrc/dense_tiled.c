@@ -1,23 +1,25 @@
-/* dense_tiled.c: dense layers in register tiles, blocks of samples by panels of outputs; the
- * twin is kernels/dense_tiled.py.
- *
- * x (samples, inputs), weight (inputs, outputs), y (samples, outputs). A panel is some columns
- * of the weight, [input][column]. The work is a range of tasks, for each panel one for each
- * block of samples. Panels and blocks have one size, of which a tile covers a part.
- *
- * A panel is used by many blocks, so it goes by in slices that stay in L1; in between, each
- * block's sums are kept in memory, which leaves the bits as they are. */
+/* dense_tiled.c: dense layers and their gradients in register tiles; the twin is
+ * kernels/dense_tiled.py, where the method is told. */
 
 #ifndef LN_DENSE_TILED_H
 #define LN_DENSE_TILED_H
 #define DENSE_PANEL (SAMPLE_VECTORS * WIDEST_VECTOR / REAL_BYTES)
-#define TASK_SAMPLES 8
-#define FEWEST_SAMPLES 4 /* below: a matter of memory, the plain loop serves */
-#define COPY_FROM 32 /* samples from which copying each slice pays: aligned and in one piece */
-#define SLICE 128 /* inputs: 24 KB, half of L1 */
+#define FEWEST_ROWS 4 /* below: a matter of memory, the plain loop serves */
+#define COPY_FROM 32 /* rows from which copying each slice pays: aligned and in one piece */
+#define SLICE 132 /* terms, at most: 33 KB of 48 */
 #define MOST_BLOCKS 128 /* whose sums are kept: 192 KB */
-#define BLOCK_SUMS (TASK_SAMPLES * DENSE_PANEL) /* of a block */
 #endif
+
+/* One product, out[r][c] = sum over t of A[r][t] B[t][c]. */
+typedef struct {
+    int64_t rows, terms, columns;
+    const real *a;
+    int64_t a_step, a_term; /* from row to row, from term to term */
+    const real *b; /* (terms, columns); if turned (columns, terms) */
+    const real *packed, *bias; /* or NULL */
+    int turned; /* out is (columns, rows), its transpose */
+    real *out;
+} F(dense);
 
 /* target[i][j] = source[i][j] for j < columns, zeros up to the end of target's row. */
 static void F(copy_matrix)(const real *source, int64_t source_step, int64_t rows, int64_t columns,
@@ -29,63 +31,157 @@ static void F(copy_matrix)(const real *source, int64_t source_step, int64_t rows
     }
 }
 
-void OP(linear_plan)(int64_t samples, int64_t inputs, int64_t outputs, ln_linear_plan *p)
+/* target[j][i] = source[i][j]; zeros up to the end of target's row if `fill`. */
+static void F(copy_transposed)(const real *source, int64_t source_step, int64_t rows, int64_t columns,
+                               real *target, int64_t target_step, int fill)
 {
-    *p = (ln_linear_plan){0};
-    if (samples < FEWEST_SAMPLES || samples * inputs * outputs < PLAIN_BELOW || !LN_FAST_FMA)
-        return;
-    p->tasks = ceil_div(samples, TASK_SAMPLES) * ceil_div(outputs, DENSE_PANEL);
-    p->work = (least(inputs, SLICE) + 1) * DENSE_PANEL + inputs * TASK_SAMPLES
-              + least(ceil_div(samples, TASK_SAMPLES), MOST_BLOCKS) * BLOCK_SUMS;
+    for (int64_t i = 0; i < (fill ? target_step : rows); i += LANES)
+        for (int64_t j = 0; j < columns; j += LANES) {
+            F(vec) v[LANES];
+            int64_t wide = columns - j, high = rows - i;
+            UNROLL for (int64_t l = 0; l < LANES; l++)
+                v[l] = l < high ? F(load_first)(source + (i + l) * source_step + j, wide) : (F(vec)){0};
+            F(transpose)(v);
+            UNROLL for (int64_t l = 0; l < LANES; l++)
+                if (l < wide)
+                    F(store_first)(target + (j + l) * target_step + i, v[l], (fill ? target_step : rows) - i);
+        }
 }
 
-void OP(linear_tiled)(const real *x, const real *weight, const real *bias, const real *packed,
-                      int64_t samples, int64_t inputs, int64_t outputs, int64_t first,
-                      int64_t last, real *work, real *y)
+static int64_t F(slice_terms)(int64_t terms)
 {
-    int64_t deep = ceil_div(samples, TASK_SAMPLES), blocks;
-    real *own = work, *sums = own + least(inputs, SLICE) * DENSE_PANEL;
-    real *own_bias = sums + least(deep, MOST_BLOCKS) * BLOCK_SUMS;
-    real *rest = own_bias + DENSE_PANEL; /* the last samples, as a whole block */
+    return ceil_div(terms, ceil_div(terms, SLICE) + !terms);
+}
+
+/* The product that a form (LN_LINEAR...) is. */
+static F(dense) F(product_of)(int64_t form, const real *a, const real *b, int64_t samples,
+                              int64_t inputs, int64_t outputs, real *out)
+{
+    if (form == LN_LINEAR_BACKWARD_INPUT)
+        return (F(dense)){inputs, outputs, samples, b, outputs, 1, a, NULL, NULL, 1, out};
+    if (form == LN_LINEAR_BACKWARD_WEIGHT)
+        return (F(dense)){inputs, samples, outputs, a, 1, inputs, b, NULL, NULL, 0, out};
+    return (F(dense)){samples, inputs, outputs, a, inputs, 1, b, NULL, NULL, 0, out};
+}
+
+void OP(linear_plan)(int64_t form, int64_t samples, int64_t inputs, int64_t outputs, ln_linear_plan *p)
+{
+    F(dense) d = F(product_of)(form, NULL, NULL, samples, inputs, outputs, NULL);
+    int64_t deep = ceil_div(d.rows, SAMPLE_ROWS);
+    *p = (ln_linear_plan){0};
+    if (d.rows < FEWEST_ROWS || samples * inputs * outputs < PLAIN_BELOW || !LN_FAST_FMA)
+        return;
+    p->tasks = deep * ceil_div(d.columns, DENSE_PANEL);
+    p->work = (F(slice_terms)(d.terms) + least(deep, MOST_BLOCKS) * SAMPLE_ROWS + 1) * DENSE_PANEL
+              + d.terms * SAMPLE_ROWS;
+}
+
+/* The tiles of one block of rows: columns from left to right, the widest tile that they fill. */
+static void F(tiles_of_block)(const F(dense) *p, const real *a, int64_t a_step, int64_t a_term,
+                              const real *b, int64_t b_step, int64_t count, const real *ahead,
+                              int64_t ahead_step, real *sums, int starts, int ends, const real *bias,
+                              int64_t row, int64_t column, int64_t height, int64_t width)
+{
+    int64_t step = p->turned ? p->rows : p->columns, nv;
+    int few = height <= FEW_SAMPLE_ROWS;
+    for (int64_t j = 0; j < width; j += nv * LANES) {
+        int64_t wide = width - j;
+        const real *more = bias ? bias + j : NULL;
+        real *y = ends && !p->turned ? p->out + row * step + column + j : NULL;
+#define CALL(mr, nv) \
+    F(samples_##mr##x##nv)(a, a_step, a_term, b + j, b_step, count, ahead, ahead_step, sums, starts, \
+                           more, y, step, height, wide)
+#if LN_REGISTERS == 32
+        nv = wide > 3 * LANES ? 4 : wide > LANES ? 2 : 1;
+        if (nv == 4 && few)
+            CALL(4, 4);
+        else if (nv == 4)
+            CALL(6, 4);
+        else
+#else
+        nv = wide > LANES ? 2 : 1;
+#endif
+        if (nv == 2 && few)
+            CALL(4, 2);
+        else if (nv == 2)
+            CALL(6, 2);
+        else if (few)
+            CALL(4, 1);
+        else
+            CALL(6, 1);
+#undef CALL
+        if (ends && p->turned)
+            F(copy_transposed)(sums, nv * LANES, height, least(wide, nv * LANES),
+                               p->out + (column + j) * step + row, step, 0);
+        sums += SAMPLE_ROWS * nv * LANES;
+    }
+}
+
+/* Tasks [first, last): for each panel of columns one for each block of rows. */
+static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, real *work)
+{
+    int64_t deep = ceil_div(p->rows, SAMPLE_ROWS), terms = F(slice_terms)(p->terms), blocks;
+    int64_t panel = DENSE_PANEL;
+    real *own = work, *sums = own + terms * panel;
+    real *own_bias = sums + least(deep, MOST_BLOCKS) * SAMPLE_ROWS * panel;
+    real *rest = own_bias + panel; /* the last rows, as a whole block: [term][row] */
     int has_rest = 0;
     for (int64_t task = first; task < last; task += blocks) {
         int64_t number = task / deep, part = task % deep;
-        int64_t column = number * DENSE_PANEL, width = least(DENSE_PANEL, outputs - column);
+        int64_t column = number * panel, width = least(panel, p->columns - column);
         blocks = least(least(last - task, deep - part), MOST_BLOCKS);
-        const real *panel = packed ? packed + number * inputs * DENSE_PANEL : weight + column;
-        int copied = !packed && (width < DENSE_PANEL || samples >= COPY_FROM);
-        int64_t step = packed || copied ? DENSE_PANEL : outputs;
-        if (bias)
-            F(copy_matrix)(bias + column, 0, 1, width, own_bias, DENSE_PANEL);
-        for (int64_t start = 0; start < inputs; start += SLICE) {
-            int64_t count = least(SLICE, inputs - start);
-            const real *slice = panel + start * (packed ? DENSE_PANEL : outputs);
-            if (copied) {
-                F(copy_matrix)(slice, outputs, count, width, own, DENSE_PANEL);
+        int copied = !p->packed && (p->turned || width < panel || p->rows >= COPY_FROM);
+        int64_t step = p->packed || copied ? panel : p->columns;
+        if (p->bias)
+            F(copy_matrix)(p->bias + column, 0, 1, width, own_bias, panel);
+        for (int64_t start = 0; start < p->terms; start += terms) {
+            int64_t count = least(terms, p->terms - start);
+            const real *slice, *next = NULL;
+            if (p->packed) {
+                slice = p->packed + (number * p->terms + start) * panel;
+            } else if (p->turned) {
+                F(copy_transposed)(p->b + column * p->terms + start, p->terms, width, count, own, panel, 1);
                 slice = own;
+            } else {
+                slice = p->b + start * p->columns + column;
+                if (copied) {
+                    next = start + count < p->terms ? slice + count * p->columns : NULL;
+                    F(copy_matrix)(slice, p->columns, count, width, own, panel);
+                    slice = own;
+                }
             }
             for (int64_t block = 0; block < blocks; block++) {
-                int64_t from = (part + block) * TASK_SAMPLES;
-                int64_t height = least(TASK_SAMPLES, samples - from);
-                const real *a = x + from * inputs;
-                if (height < TASK_SAMPLES) {
-                    if (!has_rest) {
-                        F(copy_numbers)(a, height * inputs, rest);
-                        F(clear)(rest + height * inputs, (TASK_SAMPLES - height) * inputs);
-                        has_rest = 1;
-                    }
-                    a = rest;
+                int64_t row = (part + block) * SAMPLE_ROWS, height = least(SAMPLE_ROWS, p->rows - row);
+                const real *a = p->a + row * p->a_step + start * p->a_term;
+                int64_t a_step = p->a_step, a_term = p->a_term;
+                if (height < SAMPLE_ROWS && height != FEW_SAMPLE_ROWS) {
+                    if (!has_rest && a_term == 1)
+                        F(copy_transposed)(p->a + row * a_step, a_step, height, p->terms, rest, SAMPLE_ROWS, 1);
+                    else if (!has_rest)
+                        F(copy_matrix)(p->a + row, a_term, p->terms, height, rest, SAMPLE_ROWS);
+                    has_rest = 1;
+                    a = rest + start * SAMPLE_ROWS;
+                    a_step = 1;
+                    a_term = SAMPLE_ROWS;
                 }
-                for (int64_t j = 0; j < width; j += SAMPLE_VECTORS * LANES)
-                    for (int64_t i = 0; i < height; i += CHANNEL_ROWS)
-                        F(samples)(a + i * inputs + start, inputs, slice + j, step, count,
-                                   sums + block * BLOCK_SUMS + i * DENSE_PANEL + j * CHANNEL_ROWS,
-                                   start == 0, start + count == inputs, bias ? own_bias + j : NULL,
-                                   y + (from + i) * outputs + column + j, outputs, height - i,
-                                   width - j);
+                int fetch = next && block < SAMPLE_VECTORS;
+                F(tiles_of_block)(p, a, a_step, a_term, slice, step, count,
+                                  fetch ? next + block * LANES : a, fetch ? p->columns : 0,
+                                  sums + block * SAMPLE_ROWS * panel, start == 0, start + count == p->terms,
+                                  p->bias ? own_bias : NULL, row, column, height, width);
             }
         }
     }
+}
+
+void OP(linear_tiled)(int64_t form, const real *a, const real *b, const real *bias,
+                      const real *packed, int64_t samples, int64_t inputs, int64_t outputs,
+                      int64_t first, int64_t last, real *work, real *y)
+{
+    F(dense) d = F(product_of)(form, a, b, samples, inputs, outputs, y);
+    d.bias = bias;
+    d.packed = packed;
+    F(multiply_dense)(&d, first, last, work);
 }
 
 void OP(pack_linear_size)(int64_t inputs, int64_t outputs, int64_t *size)
@@ -100,21 +196,4 @@ void OP(pack_linear)(const real *weight, int64_t inputs, int64_t outputs, real *
                        packed, DENSE_PANEL);
         packed += inputs * DENSE_PANEL;
     }
-}
-
-/* Rows [first, last) of out (columns, rows), the transpose of a matrix (rows, columns). */
-void OP(transpose)(const real *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last,
-                   real *out)
-{
-    for (int64_t j = first; j < last; j += LANES)
-        for (int64_t i = 0; i < rows; i += LANES) {
-            F(vec) v[LANES];
-            int64_t wide = last - j, high = rows - i;
-            UNROLL for (int64_t l = 0; l < LANES; l++)
-                v[l] = l < high ? F(load_first)(matrix + (i + l) * columns + j, wide) : (F(vec)){0};
-            F(transpose)(v);
-            UNROLL for (int64_t l = 0; l < LANES; l++)
-                if (l < wide)
-                    F(store_first)(out + (j + l) * rows + i, v[l], high);
-        }
 }

@@ -161,22 +161,19 @@ LN_OP(linear_backward_bias,
 
 /* dense_tiled.c */
 LN_OP(linear_plan,
-      (int64_t samples, int64_t inputs, int64_t outputs, ln_linear_plan *plan),
-      (samples, inputs, outputs, plan))
+      (int64_t form, int64_t samples, int64_t inputs, int64_t outputs, ln_linear_plan *plan),
+      (form, samples, inputs, outputs, plan))
 LN_OP(linear_tiled,
-      (const real *x, const real *weight, const real *bias, const real *packed, int64_t samples,
-       int64_t inputs, int64_t outputs, int64_t first, int64_t last, real *work, real *y),
-      (x, weight, bias, packed, samples, inputs, outputs, first, last, work, y))
+      (int64_t form, const real *a, const real *b, const real *bias, const real *packed,
+       int64_t samples, int64_t inputs, int64_t outputs, int64_t first, int64_t last, real *work,
+       real *y),
+      (form, a, b, bias, packed, samples, inputs, outputs, first, last, work, y))
 LN_OP(pack_linear_size,
       (int64_t inputs, int64_t outputs, int64_t *size),
       (inputs, outputs, size))
 LN_OP(pack_linear,
       (const real *weight, int64_t inputs, int64_t outputs, real *packed),
       (weight, inputs, outputs, packed))
-LN_OP(transpose,
-      (const real *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last, real *out),
-      (matrix, rows, columns, first, last, out))
-
 /* loss.c */
 LN_OP(softmax,
       (const real *x, int64_t classes, int64_t first, int64_t last, real *y),

@@ -23,7 +23,10 @@
 #define TAP_ROWS 5
 #endif
 #define MOST_ROWS 8 /* of the last three, in any set */
-#define SAMPLE_VECTORS 3
+/* Of a dense layer's tile, by four vectors (32 registers), two or one; the last rows by 4. */
+#define SAMPLE_ROWS 6
+#define FEW_SAMPLE_ROWS 4
+#define SAMPLE_VECTORS 4
 /* Filters of a panel of packed weights: the same in each set that can be chosen at run time. */
 #if LN_X86
 #define WIDEST_VECTOR 64
@@ -177,20 +180,27 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
     F(store_rows)(acc, y, y_step, height, width, mr, nv);
 }
 
-/* For dense layers, some of the terms at a time: A are samples, B weights of the same outputs, b_step
- * apart. Between first and last call the tile is in `sums`; the last one adds a bias along the
- * columns and writes y. */
-static void F(samples)(const real *a, int64_t a_step, const real *b, int64_t b_step, int64_t count,
-                       real *sums, int starts, int ends, const real *bias, real *y,
-                       int64_t y_step, int64_t height, int64_t width)
+/* For dense layers, some of the terms at a time: numbers of A are a_step apart, terms of it a_term, B's
+ * b_step. Between first and last call the tile is in `sums`; the last one adds a bias along the
+ * columns and writes y, or leaves the tile there where y is NULL. The number at `ahead`, ahead_step
+ * further with each term, is asked for. */
+PIECE void F(sample_rows)(const real *a, int64_t a_step, int64_t a_term, const real *b, int64_t b_step,
+                          int64_t count, const real *ahead, int64_t ahead_step, real *sums,
+                          int starts, const real *bias, real *y, int64_t y_step, int64_t height,
+                          int64_t width, int mr, int nv)
 {
-    enum { mr = CHANNEL_ROWS, nv = SAMPLE_VECTORS };
-    F(vec) acc[mr * nv] = {{0}};
+    F(vec) acc[MOST_VECTORS] = {{0}};
     if (!starts) {
         UNROLL for (int i = 0; i < mr * nv; i++) acc[i] = F(load)(sums + i * LANES);
     }
-    for (int64_t t = 0; t < count; t++, b += b_step) F(multiply_add)(acc, a + t, a_step, b, mr, nv);
-    if (!ends) {
+    for (int64_t t = 0; t < count; t++) {
+        F(multiply_add)(acc, a, a_step, b, mr, nv);
+        __builtin_prefetch(ahead, 0, 2);
+        a += a_term;
+        b += b_step;
+        ahead = (const real *)((uintptr_t)ahead + (uintptr_t)ahead_step * sizeof(real));
+    }
+    if (!y) {
         UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
         return;
     }
@@ -276,6 +286,26 @@ CHANNEL_TILE(one_channel, 1, 8)
 TAP_TILE(wide, 2)
 TAP_TILE(narrow, 1)
 #undef TAP_TILE
+
+#define SAMPLE_TILE(mr, nv) \
+    static void F(samples_##mr##x##nv)(const real *a, int64_t a_step, int64_t a_term, const real *b, \
+                                       int64_t b_step, int64_t count, const real *ahead, \
+                                       int64_t ahead_step, real *sums, int starts, \
+                                       const real *bias, real *y, int64_t y_step, int64_t height, \
+                                       int64_t width) \
+    { \
+        F(sample_rows)(a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, \
+                       y, y_step, height, width, mr, nv); \
+    }
+#if LN_REGISTERS == 32
+SAMPLE_TILE(6, 4)
+SAMPLE_TILE(4, 4)
+#endif
+SAMPLE_TILE(6, 2)
+SAMPLE_TILE(4, 2)
+SAMPLE_TILE(6, 1)
+SAMPLE_TILE(4, 1)
+#undef SAMPLE_TILE
 
 #define STACKED_TILE(size, nv) \
     static void F(stacked_##size)(const real *x, int64_t line, const real *weight, \

@@ -1,9 +1,19 @@
-"""Dense layers in register tiles: blocks of samples by panels of outputs.
+"""Dense layers and their gradients in register tiles: blocks of rows by panels of columns.
 
-x (M,I), weight (I,O), y (M,O). A panel is as many columns of the weight as a tile has,
-[input][column]. The work is a range of tasks, for each panel one for each block of samples.
-A panel is used by many blocks, so it goes by in slices that stay in L1; in between, each
-block's sums are kept in memory, which leaves the bits as they are. The twin is csrc/dense_tiled.c.
+One product serves all three: out[r][c] = sum over t of A[r][t] B[t][c], in the order of t.
+
+| product                | rows    | terms   | columns | A        | B        |
+|------------------------|---------|---------|---------|----------|----------|
+| y = x weight + bias    | samples | inputs  | outputs | x        | weight   |
+| dx^T = weight dy^T     | inputs  | outputs | samples | weight   | dy^T     |
+| dweight = x^T dy       | inputs  | samples | outputs | x^T      | dy       |
+
+A tile reads A number by number, so A may lie in any order and is used as it is: a weight, the
+largest of the matrices, is never transposed. B's columns are the lanes. A panel is 64 columns of B,
+[term][column]; those of dy^T are samples, so most batches read the weight once. The work is a range
+of tasks, for each panel one for each block of rows. A panel is used by many blocks, so it goes by
+in slices that stay in L1; in between, each block's sums are kept in memory, which leaves the bits
+as they are. The twin is csrc/dense_tiled.c.
 """
 
 import numpy as np
@@ -12,43 +22,59 @@ from numba.extending import register_jitable
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.jit import block, kernel
-from loopnest.kernels.simd_tiles import VECTOR_BYTES, copy_lanes, copy_transposed, size_of
-from loopnest.kernels.tiles import CHANNEL_ROWS, SAMPLE_VECTORS
+from loopnest.kernels.simd_tiles import (
+    REGISTERS,
+    VECTOR_BYTES,
+    copy_padded,
+    copy_transposed,
+    size_of,
+)
+from loopnest.kernels.tiles import FEW_SAMPLE_ROWS, SAMPLE_ROWS, SAMPLE_VECTORS
 
 _U = np.uint64
 _PANEL_ROW = _U(SAMPLE_VECTORS * VECTOR_BYTES)
 
-# Below: the plain loops; nothing to prepare, and a few samples are a matter of memory.
-FEWEST_SAMPLES = 4
+# Below: the plain loops; nothing to prepare, and a few rows are a matter of memory.
+FEWEST_ROWS = 4
 PLAIN_BELOW = 4096  # multiply-adds
 
-# Multiply-adds of a gradient below which transposing does not pay.
-SMALL_GRADIENT = 1 << 14
-
-# Samples from which it pays to copy each slice, so that it is aligned and in one piece.
+# Rows from which it pays to copy each slice, so that it is aligned and in one piece.
 COPY_FROM = 32
 
-SLICE = 128  # inputs: 24 KB, half of L1
+SLICE = 132  # terms, at most: 33 KB of 48
 MOST_BLOCKS = 128  # whose sums are kept: 192 KB
 
 
+FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2  # the products of the table
+
+
 @register_jitable
-def prepare(samples, inputs, outputs, itemsize):
+def _sizes(form, samples, inputs, outputs):
+    """(rows, terms, columns)."""
+    if form == BACKWARD_INPUT:
+        return inputs, outputs, samples
+    if form == BACKWARD_WEIGHT:
+        return inputs, samples, outputs
+    return samples, inputs, outputs
+
+
+@register_jitable
+def prepare(form, samples, inputs, outputs, itemsize):
     """(tasks, work): as `linear_tiled` counts them; no tasks where the plain loop serves."""
-    if samples < FEWEST_SAMPLES or samples * inputs * outputs < PLAIN_BELOW:
+    rows, terms, columns = _sizes(form, samples, inputs, outputs)
+    if rows < FEWEST_ROWS or rows * terms * columns < PLAIN_BELOW:
         return 0, 0
-    columns = SAMPLE_VECTORS * VECTOR_BYTES // itemsize
-    tasks = ceil_div(samples, CHANNEL_ROWS) * ceil_div(outputs, columns)
-    return tasks, work_size(samples, inputs, itemsize)
+    panel = SAMPLE_VECTORS * VECTOR_BYTES // itemsize
+    deep = ceil_div(rows, SAMPLE_ROWS)
+    # A slice, the sums of blocks, the bias of a panel; the last rows as a whole block.
+    lines = _slice(terms) + min(deep, MOST_BLOCKS) * SAMPLE_ROWS + 1
+    return deep * ceil_div(columns, panel), lines * panel + SAMPLE_ROWS * terms
 
 
 @register_jitable
-def work_size(samples, inputs, itemsize):
-    """A slice, the sums of blocks, the last samples as a whole block, the bias of a panel."""
-    columns = SAMPLE_VECTORS * VECTOR_BYTES // itemsize
-    blocks = min(ceil_div(samples, CHANNEL_ROWS), MOST_BLOCKS)
-    lines = min(inputs, SLICE) + blocks * CHANNEL_ROWS + 1
-    return lines * columns + CHANNEL_ROWS * inputs
+def _slice(terms):
+    """Terms of a slice: they are of one length, but for the last."""
+    return ceil_div(terms, max(1, ceil_div(terms, SLICE)))
 
 
 @register_jitable
@@ -59,70 +85,181 @@ def packed_size(inputs, outputs, itemsize):
 
 
 @block
-def copy_matrix(zero, source, source_step, rows, columns, target, target_step):
-    """target[i][j] = source[i][j]; addresses, steps in bytes."""
+def copy_matrix(zero, source, source_step, rows, columns, target, target_step, written):
+    """target[i][j] = source[i][j], zeros from j = columns up to ``written``.
+
+    Addresses; steps in bytes.
+    """
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
     for _ in range(rows):
-        for j in range(0, columns, lanes):
-            copy_lanes(zero, source + _U(j) * size, target + _U(j) * size, columns - j)
+        for j in range(0, written, lanes):
+            at, to = source + _U(j) * size, target + _U(j) * size
+            copy_padded(zero, at, to, columns - j, written - j)
         source += source_step
         target += target_step
 
 
-@kernel
-def linear_tiled(x, weight, bias, packed, first, last, work, y):
-    """work as `prepare` counts it."""
-    samples, (inputs, outputs) = x.shape[0], weight.shape
-    zero = x.dtype.type(0)
-    size, columns = _U(x.itemsize), SAMPLE_VECTORS * VECTOR_BYTES // x.itemsize
-    x_step, y_step, tile = _U(inputs) * size, _U(outputs) * size, _U(CHANNEL_ROWS) * _PANEL_ROW
-    deep, terms = ceil_div(samples, CHANNEL_ROWS), min(inputs, SLICE)
-    own = _U(work.ctypes.data)
-    sums = own + _U(terms) * _PANEL_ROW
-    more = sums + _U(min(deep, MOST_BLOCKS)) * tile  # bias of a panel, padded
-    rest = more + _PANEL_ROW  # the last samples, as a whole block
+@block
+def transpose(zero, source, source_step, rows, columns, target, target_step, written):
+    """target[j][i] = source[i][j] for i < written, zeros where i >= rows; likewise."""
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    for i in range(0, written, lanes):
+        for j in range(0, columns, lanes):
+            copy_transposed(
+                zero, source + _U(i) * source_step + _U(j) * size, source_step,
+                target + _U(j) * target_step + _U(i) * size, target_step,
+                rows - i, columns - j, written - i,
+            )  # fmt: skip
+
+
+@block
+def _tiles(
+    zero, a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, y, y_step,
+    height, width, turned,
+):  # fmt: skip
+    """A block of rows by a panel: the widest tiles that keep the registers busy.
+
+    y is 0 until the last slice. ``turned``: the rows of the tile are columns of y.
+    """
+    lanes, size = VECTOR_BYTES // size_of(zero), _U(size_of(zero))
+    first, few = 0, height <= FEW_SAMPLE_ROWS
+    while first < width:
+        wide, along = width - first, _U(first) * size
+        nv = 2 if wide > lanes else 1
+        if REGISTERS == 32 and wide > 3 * lanes:
+            nv = 4
+        at, more = b + along, bias + along if bias else bias
+        to = _U(0) if turned or not y else y + along
+        if nv == 4 and few:
+            tiles.samples_4x4(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        elif nv == 4:
+            tiles.samples_6x4(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        elif nv == 2 and few:
+            tiles.samples_4x2(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        elif nv == 2:
+            tiles.samples_6x2(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        elif few:
+            tiles.samples_4x1(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        else:
+            tiles.samples_6x1(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        row = _U(nv * VECTOR_BYTES)
+        if turned and y:
+            to = y + _U(first) * y_step
+            transpose(zero, sums, row, height, min(wide, nv * lanes), to, y_step, height)
+        sums += _U(SAMPLE_ROWS) * row
+        first += nv * lanes
+
+
+@block
+def _multiply(
+    zero, a, a_step, a_term, b, packed, bias, rows, terms, columns, turned, first, last, work, y
+):
+    """Tasks [first, last) of a product of matrices at these addresses, steps in bytes.
+
+    B and y are contiguous, both the other way round if ``turned``; packed or bias 0 means none.
+    """
+    size, panel_row = _U(size_of(zero)), _PANEL_ROW
+    panel, block_row = np.int64(panel_row // size), _U(SAMPLE_ROWS) * size
+    b_step, y_step = _U(terms if turned else columns) * size, _U(rows if turned else columns) * size
+    deep, slice_terms = ceil_div(rows, SAMPLE_ROWS), _slice(terms)
+    sums = work + _U(slice_terms) * panel_row
+    own_bias = sums + _U(min(deep, MOST_BLOCKS) * SAMPLE_ROWS) * panel_row
+    rest = own_bias + panel_row  # the last rows as a whole block, [term][row]
     has_rest = False
-    copies = packed.size == 0 and samples >= COPY_FROM
     task = first
     while task < last:
-        panel, part = divmod(task, deep)
+        number, part = divmod(task, deep)
         blocks = min(min(last - task, deep - part), MOST_BLOCKS)
         task += blocks
-        column = panel * columns
-        width = min(columns, outputs - column)
-        b, step = _U(weight.ctypes.data) + _U(column) * size, y_step
-        if packed.size:
-            step = _PANEL_ROW
-            b = _U(packed.ctypes.data) + _U(panel) * _U(inputs) * step
-        copied = copies or (packed.size == 0 and width < columns)
-        if copied and width < columns:
-            work[: terms * columns] = 0  # garbage may be slow subnormal numbers
+        column = number * panel
+        width, along = min(panel, columns - column), _U(column) * size
+        copied = not packed and (turned or width < panel or rows >= COPY_FROM)
         offset = _U(0)
-        if bias.size:
-            offset = more
-            at = _U(bias.ctypes.data) + _U(column) * size
-            copy_matrix(zero, at, _U(0), 1, width, more, _U(0))
-        for start in range(0, inputs, SLICE):
-            count = min(SLICE, inputs - start)
-            slice_at = b + _U(start) * step
-            if copied:
-                copy_matrix(zero, slice_at, step, count, width, own, _PANEL_ROW)
-                slice_at = own
-            for number in range(blocks):
-                row = (part + number) * CHANNEL_ROWS
-                a, height = _U(x.ctypes.data) + _U(row) * x_step, min(CHANNEL_ROWS, samples - row)
-                if height < CHANNEL_ROWS:
-                    if not has_rest:
-                        work[work.size - CHANNEL_ROWS * inputs :] = 0
-                        copy_matrix(zero, a, x_step, height, inputs, rest, x_step)
-                        has_rest = True
-                    a = rest
-                target = _U(y.ctypes.data) + _U(row) * y_step + _U(column) * size
-                tiles.samples(
-                    zero, a + _U(start) * size, x_step, slice_at, _PANEL_ROW if copied else step, count,
-                    sums + _U(number) * tile, start == 0, start + count == inputs,
-                    offset, target, y_step, height, width,
+        if bias:
+            offset = own_bias
+            copy_matrix(zero, bias + along, _U(0), 1, width, offset, _U(0), panel)
+        for start in range(0, terms, slice_terms):
+            count = min(slice_terms, terms - start)
+            part_of_b, step, following = work, panel_row, _U(0)
+            if packed:
+                part_of_b = packed + _U(number * terms + start) * panel_row
+            elif turned:
+                at = b + _U(column) * b_step + _U(start) * size
+                transpose(zero, at, b_step, width, count, work, panel_row, panel)
+            else:
+                at = b + _U(start) * b_step + along
+                if copied:
+                    copy_matrix(zero, at, b_step, count, width, work, panel_row, panel)
+                    if start + count < terms:
+                        following = at + _U(count) * b_step
+                else:
+                    part_of_b, step = at, b_step
+            for block_number in range(blocks):
+                row = (part + block_number) * SAMPLE_ROWS
+                height = min(SAMPLE_ROWS, rows - row)
+                from_a, row_step, term_step = a + _U(row) * a_step, a_step, a_term
+                if height < SAMPLE_ROWS and height != FEW_SAMPLE_ROWS:
+                    if not has_rest and a_term == size:
+                        transpose(zero, from_a, a_step, height, terms, rest, block_row, SAMPLE_ROWS)
+                    elif not has_rest:
+                        copy_matrix(
+                            zero, from_a, a_term, terms, height, rest, block_row, SAMPLE_ROWS
+                        )
+                    has_rest = True
+                    from_a, row_step, term_step = rest, size, block_row
+                from_a += _U(start) * term_step
+                ahead, ahead_step = from_a, _U(0)
+                if following and block_number < SAMPLE_VECTORS:
+                    ahead, ahead_step = following + _U(block_number * VECTOR_BYTES), b_step
+                to = _U(0)
+                if start + count == terms:
+                    to = y + _U(row) * (size if turned else y_step)
+                    to += _U(column) * (y_step if turned else size)
+                _tiles(
+                    zero, from_a, row_step, term_step, part_of_b, step, count, ahead, ahead_step,
+                    sums + _U(block_number * SAMPLE_ROWS) * panel_row, start == 0, offset, to, y_step,
+                    height, width, turned,
                 )  # fmt: skip
+
+
+@kernel
+def linear_tiled(a, b, bias, packed, form, first, last, work, y):
+    """A product of the table, from x and weight, dy and weight, or x and dy; work as `prepare` counts it.
+
+    One kernel for all, for it takes a while to compile.
+    """
+    samples, (inputs, outputs) = a.shape[0], y.shape if form == BACKWARD_WEIGHT else b.shape
+    rows, terms, columns = _sizes(form, samples, inputs, outputs)
+    turned = form == BACKWARD_INPUT
+    size, none = _U(a.itemsize), _U(0)
+    at, a_step, a_term, from_b = _U(a.ctypes.data), _U(terms) * size, size, _U(b.ctypes.data)
+    if turned:
+        at, from_b = from_b, at
+    elif form == BACKWARD_WEIGHT:
+        a_step, a_term = size, _U(rows) * size
+    _multiply(
+        a.dtype.type(0), at, a_step, a_term, from_b,
+        _U(packed.ctypes.data) if packed.size else none, _U(bias.ctypes.data) if bias.size else none,
+        rows, terms, columns, turned, first, last, _U(work.ctypes.data), _U(y.ctypes.data),
+    )  # fmt: skip
 
 
 @kernel
@@ -135,19 +272,7 @@ def pack_linear(weight, packed):
         source = _U(weight.ctypes.data) + _U(column) * size
         width = min(columns, outputs - column)
         copy_matrix(
-            weight.dtype.type(0), source, _U(outputs) * size, inputs, width, target, _PANEL_ROW
-        )
+            weight.dtype.type(0), source, _U(outputs) * size, inputs, width, target, _PANEL_ROW,
+            columns,
+        )  # fmt: skip
         target += _U(inputs) * _PANEL_ROW
-
-
-@kernel
-def transpose(matrix, first, last, out):
-    """Rows [first, last) of ``out``, the transpose of a matrix."""
-    zero, (rows, columns) = matrix.dtype.type(0), matrix.shape
-    size, lanes = _U(matrix.itemsize), VECTOR_BYTES // matrix.itemsize
-    step, out_step = _U(columns) * size, _U(rows) * size
-    source, target = _U(matrix.ctypes.data), _U(out.ctypes.data)
-    for j in range(first, last, lanes):
-        for i in range(0, rows, lanes):
-            at, to = source + _U(i) * step + _U(j) * size, target + _U(j) * out_step + _U(i) * size
-            copy_transposed(zero, at, step, to, out_step, rows - i, min(lanes, last - j), rows - i)

@@ -21,6 +21,10 @@ OPTIONS = {
 }
 
 
+# For parts of kernels: no entries for callers in Python and in C, which take as long to compile.
+PART = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
 def _sources_digest() -> str:
     """Digest of every kernel source.
 
@@ -63,17 +67,17 @@ def scalar(function):
 
     Forced: a loop around a call is not vectorised, and LLVM leaves long functions as calls.
     """
-    return njit(**OPTIONS, forceinline=True)(function)
+    return njit(**PART, forceinline=True)(function)
 
 
 def block(function):
     """Compile a loop over one block, for kernels to call; LLVM decides whether to inline it."""
-    return njit(**OPTIONS)(function)
+    return njit(**PART)(function)
 
 
 def inlined_overload(name):
     """Decorator: what picks the implementation of ``name`` by its arguments' types."""
-    return overload(name, strict=False, jit_options={**OPTIONS, "forceinline": True})
+    return overload(name, strict=False, jit_options={**PART, "forceinline": True})
 
 
 def by_dtype(float32, float64):

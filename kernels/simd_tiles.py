@@ -383,17 +383,25 @@ def _load_some(builder, address, vector, llvm, mask):
 @intrinsic
 def copy_lanes(typingctx, like, source, target, count):
     """Copy up to a vector of numbers of the type of ``like``, the first ``count``."""
-    vector = Vector(like)
+    return types.none(like, types.uint64, types.uint64, types.int64), _copy_lanes
 
-    def codegen(context, builder, signature, args):
-        _, source, target, count = args
-        llvm = context.get_value_type(vector)
-        mask = _first_lanes(builder, count, vector.lanes)
-        value = _load_some(builder, source, vector, llvm, mask)
-        _store_some(builder, value, _at(builder, target, 0, llvm), vector, mask)
-        return context.get_dummy_value()
 
-    return types.none(like, types.uint64, types.uint64, types.int64), codegen
+@intrinsic
+def copy_padded(typingctx, like, source, target, count, written):
+    """The same, with zeros up to the number ``written``."""
+    u, i = types.uint64, types.int64
+    return types.none(like, u, u, i, i), _copy_lanes
+
+
+def _copy_lanes(context, builder, signature, args):
+    _, source, target, count = args[:4]
+    vector = Vector(signature.args[0])
+    llvm, mask = context.get_value_type(vector), _first_lanes(builder, count, vector.lanes)
+    value = _load_some(builder, source, vector, llvm, mask)
+    if len(args) > 4:
+        mask = _first_lanes(builder, args[4], vector.lanes)
+    _store_some(builder, value, _at(builder, target, 0, llvm), vector, mask)
+    return context.get_dummy_value()
 
 
 @intrinsic

@@ -21,7 +21,7 @@ The twin is csrc/tiles.h.
 
 import numpy as np
 
-from loopnest.kernels.jit import scalar
+from loopnest.kernels.jit import block, scalar
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
     VECTOR_BYTES,
@@ -53,7 +53,9 @@ FEW_PIXEL_ROWS = PIXEL_ROWS // 2
 # Rows of a tile of three vectors; tiles of half as many rows have four, of one row eight.
 CHANNEL_ROWS = 8 if REGISTERS == 32 else 4
 FEW_CHANNEL_ROWS = CHANNEL_ROWS // 2
-SAMPLE_VECTORS = 3
+# Of a dense layer's tile, by four vectors (32 registers), two or one; the last rows by 4.
+SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 4
+SAMPLE_VECTORS = 4  # of a panel
 # Rows of a tile of output rows of one image, two or three vectors wide.
 STACKED_ROWS = 8 if REGISTERS == 32 else 4
 # Rows of a tile whose rows lie anywhere: their addresses fit the integer registers.
@@ -114,33 +116,43 @@ one_channel = _channel_rows(1, 8, add_to_columns)
 
 
 def _sample_rows(mr, nv):
-    """Tile maker for dense layers, part of the terms at a time; between parts the tile is in ``sums``.
+    """Tile maker for dense layers, some of the terms at a time; between parts the tile is in ``sums``.
 
-    Rows are samples, and the bias runs along the lanes; it and y are for the last part.
+    Numbers of A are a_step apart, terms of it a_term. The last part adds a bias along the lanes
+    and writes y, or leaves the tile in ``sums`` where y is 0. A cache line at ``ahead``, with each
+    term ahead_step further, is asked for.
     """
 
-    @scalar
+    @block
     def tile(
-        zero, a, a_step, b, b_step, count, sums, starts, ends, bias, y, y_step, height, width
+        zero, a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, y, y_step,
+        height, width,
     ):  # fmt: skip
         acc = zero_tile(zero, mr, nv)
         if not starts:
             acc = load_tile(zero, sums, mr, nv)
         for _ in range(count):
             acc = multiply_add(acc, a, a_step, b, mr, nv)
+            prefetch(ahead, 0)
+            a += a_term
             b += b_step
-            a += _U(size_of(zero))
-        if not ends:
+            ahead += ahead_step
+        if y:
+            if bias:
+                acc = add_to_rows(acc, bias, mr, nv)
+            store_rows(acc, y, y_step, height, width, mr, nv)
+        else:
             store_tile(acc, sums)
-            return
-        if bias:
-            acc = add_to_rows(acc, bias, mr, nv)
-        store_rows(acc, y, y_step, height, width, mr, nv)
 
     return tile
 
 
-samples = _sample_rows(CHANNEL_ROWS, SAMPLE_VECTORS)
+samples_6x4 = _sample_rows(SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
+samples_6x2 = _sample_rows(SAMPLE_ROWS, 2)
+samples_6x1 = _sample_rows(SAMPLE_ROWS, 1)
+samples_4x4 = _sample_rows(FEW_SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
+samples_4x2 = _sample_rows(FEW_SAMPLE_ROWS, 2)
+samples_4x1 = _sample_rows(FEW_SAMPLE_ROWS, 1)
 
 
 def _tap_rows(mr, nv):

@@ -118,40 +118,37 @@ def conv2d_backward_weight(x, dy, options, groups, dweight):
     )  # fmt: skip
 
 
-@block
-def transposed(matrix):
-    out = np.empty((matrix.shape[1], matrix.shape[0]), matrix.dtype)
-    dense_tiled.transpose(matrix, 0, matrix.shape[1], out)
-    return out
-
-
 @kernel
 def linear(x, weight, packed, bias, y):
     """y = x @ weight + bias on rows, by the kernel that serves these sizes."""
-    (samples, inputs), outputs = x.shape, weight.shape[1]
-    tasks, work_size = dense_tiled.prepare(samples, inputs, outputs, x.itemsize)
+    samples, (inputs, outputs), form = x.shape[0], weight.shape, dense_tiled.FORWARD
+    tasks, work_size = dense_tiled.prepare(form, samples, inputs, outputs, x.itemsize)
     if tasks == 0:
         dense.linear(x, weight, bias, 0, samples, y)
     else:
         work = scratch(x, work_size)
-        dense_tiled.linear_tiled(x, weight, bias, packed, 0, tasks, work, y)
+        dense_tiled.linear_tiled(x, weight, bias, packed, form, 0, tasks, work, y)
 
 
 @kernel
 def linear_backward_input(dy, weight, dx):
-    """dx, as a product with a transposed matrix."""
-    if dy.size * weight.shape[0] < dense_tiled.SMALL_GRADIENT:
-        dense.linear_backward_input(dy, weight, 0, dy.shape[0], dx)
+    """dx likewise."""
+    samples, (inputs, outputs), form = dy.shape[0], weight.shape, dense_tiled.BACKWARD_INPUT
+    tasks, work_size = dense_tiled.prepare(form, samples, inputs, outputs, dy.itemsize)
+    if tasks == 0:
+        dense.linear_backward_input(dy, weight, 0, samples, dx)
     else:
-        none = np.empty(0, dy.dtype)
-        linear(dy, transposed(weight), none, none, dx)
+        none, work = dy.reshape(dy.size)[:0], scratch(dy, work_size)
+        dense_tiled.linear_tiled(dy, weight, none, none, form, 0, tasks, work, dx)
 
 
 @kernel
 def linear_backward_weight(x, dy, dweight):
-    """dweight, as a product with a transposed matrix."""
-    if dy.size * x.shape[1] < dense_tiled.SMALL_GRADIENT:
-        dense.linear_backward_weight(x, dy, 0, x.shape[1], dweight)
+    """dweight likewise."""
+    samples, (inputs, outputs), form = x.shape[0], dweight.shape, dense_tiled.BACKWARD_WEIGHT
+    tasks, work_size = dense_tiled.prepare(form, samples, inputs, outputs, x.itemsize)
+    if tasks == 0:
+        dense.linear_backward_weight(x, dy, 0, inputs, dweight)
     else:
-        none = np.empty(0, x.dtype)
-        linear(transposed(x), dy, none, none, dweight)
+        none, work = x.reshape(x.size)[:0], scratch(x, work_size)
+        dense_tiled.linear_tiled(x, dy, none, none, form, 0, tasks, work, dweight)

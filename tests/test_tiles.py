@@ -15,6 +15,7 @@ from helpers import assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import loopnest as ln
 from loopnest import _c, ckernels, kernels
 from loopnest.kernels import convolution_plan
 from loopnest.kernels.convolution_plan import CHANNELS, PIXELS, PLAIN, STACKED, ceil_div
@@ -202,9 +203,23 @@ def test_gradient_by_the_weight(problem, cut, dtype, side, data):
         assert_same_bits(dweight, expected, name)
 
 
+PANEL_VECTORS, BLOCK = 4, 6  # of a dense layer's product
+
+
+def dense_work(arrays, form, sizes, columns):
+    """Tasks of a product, and work space: of any size, as if a plan had chosen it."""
+    samples, inputs, outputs = sizes
+    rows, terms, width = {
+        0: (samples, inputs, outputs), 1: (inputs, outputs, samples), 2: (inputs, samples, outputs),
+    }[form]  # fmt: skip
+    blocks = ceil_div(rows, BLOCK)
+    lines = min(terms, 132) + blocks * BLOCK + 1
+    return blocks * ceil_div(width, columns), arrays.spoilt(lines * columns + BLOCK * terms)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 40), st.integers(1, 20), st.integers(1, 110),
+    st.integers(1, 40), st.integers(1, 20), st.integers(1, 150),
     st.booleans(), st.booleans(), st.floats(0, 1), DTYPES, SIDES,
 )  # fmt: skip
 def test_dense(samples, inputs, outputs, with_bias, with_packed, cut, dtype, side):
@@ -214,23 +229,55 @@ def test_dense(samples, inputs, outputs, with_bias, with_packed, cut, dtype, sid
     expected = np.empty((samples, outputs), dtype)
     ckernels.dense.linear(x, weight, bias, 0, samples, expected)
     for name, module in backends():
-        tiled, columns = module.dense_tiled, 3 * lanes_of(module, x.itemsize)
-        rows = 8 if module is ckernels else convolution_plan.CHANNEL_ROWS
+        tiled, columns = module.dense_tiled, PANEL_VECTORS * lanes_of(module, x.itemsize)
         packed = arrays.nothing()
         if with_packed:
             packed = arrays.spoilt(tiled.packed_size(inputs, outputs, x.itemsize))
-            packed.fill(0)  # as pack_weight does: what is beyond the last column stays
             tiled.pack_linear(weight, packed)
-        lines = inputs + ceil_div(samples, rows) * rows + 1
-        work = arrays.spoilt(lines * columns + rows * inputs)
+        tasks, work = dense_work(arrays, 0, (samples, inputs, outputs), columns)
         y = arrays.spoilt(samples, outputs)
-        tasks = ceil_div(samples, rows) * ceil_div(outputs, columns)
-        before = x, weight, bias, packed
+        before = x, weight, bias, packed, tiled.FORWARD
         run(tiled.linear_tiled, tasks, cut, before, (work, y))
         assert_same_bits(y, expected, name)
-        transposed = arrays.spoilt(outputs, inputs)
-        run(tiled.transpose, outputs, cut, (weight,), (transposed,))
-        assert_same_bits(transposed, np.ascontiguousarray(weight.T), name)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 150), st.integers(1, 40), st.integers(1, 150), st.floats(0, 1), DTYPES, SIDES)
+def test_dense_gradients(samples, inputs, outputs, cut, dtype, side):
+    arrays = Arrays(dtype, side, 6)
+    x, weight = arrays.normal(samples, inputs), arrays.normal(inputs, outputs)
+    dy, none, sizes = arrays.normal(samples, outputs), arrays.nothing(), (samples, inputs, outputs)
+    expected_dx, expected_dweight = np.empty_like(x), np.empty_like(weight)
+    ckernels.dense.linear_backward_input(dy, weight, 0, samples, expected_dx)
+    ckernels.dense.linear_backward_weight(x, dy, 0, inputs, expected_dweight)
+    for name, module in backends():
+        tiled, columns = module.dense_tiled, PANEL_VECTORS * lanes_of(module, x.itemsize)
+        for form, a, b, expected in (
+            (tiled.BACKWARD_INPUT, dy, weight, expected_dx),
+            (tiled.BACKWARD_WEIGHT, x, dy, expected_dweight),
+        ):
+            tasks, work = dense_work(arrays, form, sizes, columns)
+            out = arrays.spoilt(*expected.shape)
+            run(tiled.linear_tiled, tasks, cut, (a, b, none, none, form), (work, out))
+            assert_same_bits(out, expected, f"{name} {form}")
+
+
+def test_dense_products_that_go_by_in_slices(backend, dtype, rng):
+    """More terms than a slice has, more blocks than keep their sums; the plan's own work space."""
+    samples, inputs, outputs = 61, 6 * 129, 139
+    x, weight = rng.standard_normal((samples, inputs)), rng.standard_normal((inputs, outputs))
+    dy = rng.standard_normal((samples, outputs))
+    arrays = [a.astype(dtype) for a in (dy, x, weight)]
+    dx, dweight, _ = ln.linear_backward(*arrays)
+    expected_dx, expected_dweight = np.empty_like(dx), np.empty_like(dweight)
+    ckernels.dense.linear_backward_input(arrays[0], arrays[2], 0, samples, expected_dx)
+    ckernels.dense.linear_backward_weight(arrays[1], arrays[0], 0, inputs, expected_dweight)
+    assert_same_bits(dx, expected_dx)
+    assert_same_bits(dweight, expected_dweight)
+    turned = np.ascontiguousarray(arrays[1].T)
+    y, expected = ln.linear(turned, arrays[0]), np.empty((inputs, outputs), dtype)
+    ckernels.dense.linear(turned, arrays[0], np.empty(0, dtype), 0, inputs, expected)
+    assert_same_bits(y, expected)
 
 
 # One problem for each row of the table in kernels/convolution_plan.py, and what serves it.

@@ -246,23 +246,23 @@ void ln_linear_backward_weight_f64(const double *x, const double *dy, int64_t ro
 void ln_linear_backward_bias_f32(const float *dy, int64_t rows, int64_t outputs, float *dbias);
 void ln_linear_backward_bias_f64(const double *dy, int64_t rows, int64_t outputs, double *dbias);
 
-/* ---- dense_tiled.c: ln_linear's bits, fast, given work space; as for convolution above ---- */
+/* ---- dense_tiled.c: the bits of dense.c, fast, given work space; as for convolution above ---- */
+/* The product that `form` names, of a and b: y = x weight + bias of x and weight; dx = dy weight^T of
+ * dy and weight; dweight = x^T dy of x and dy. */
+enum { LN_LINEAR, LN_LINEAR_BACKWARD_INPUT, LN_LINEAR_BACKWARD_WEIGHT };
 typedef struct {
-    int64_t tasks, work; /* tasks is 0 where ln_linear is best */
+    int64_t tasks, work; /* tasks is 0 where the loops of dense.c are best */
 } ln_linear_plan;
 
-void ln_linear_plan_f32(int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
-void ln_linear_plan_f64(int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
-/* y = x weight + bias; items: the plan's tasks; packed may be NULL */
-void ln_linear_tiled_f32(const float *x, const float *weight, const float *bias, const float *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *work, float *y);
-void ln_linear_tiled_f64(const double *x, const double *weight, const double *bias, const double *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *work, double *y);
+void ln_linear_plan_f32(int64_t form, int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
+void ln_linear_plan_f64(int64_t form, int64_t rows, int64_t inputs, int64_t outputs, ln_linear_plan *plan);
+/* items: the plan's tasks; bias and packed may be NULL, and are for LN_LINEAR */
+void ln_linear_tiled_f32(int64_t form, const float *a, const float *b, const float *bias, const float *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, float *work, float *y);
+void ln_linear_tiled_f64(int64_t form, const double *a, const double *b, const double *bias, const double *packed, int64_t rows, int64_t inputs, int64_t outputs, int64_t first, int64_t last, double *work, double *y);
 void ln_pack_linear_size_f32(int64_t inputs, int64_t outputs, int64_t *size);
 void ln_pack_linear_size_f64(int64_t inputs, int64_t outputs, int64_t *size);
 void ln_pack_linear_f32(const float *weight, int64_t inputs, int64_t outputs, float *packed);
 void ln_pack_linear_f64(const double *weight, int64_t inputs, int64_t outputs, double *packed);
-/* out (columns, rows) from a matrix (rows, columns); items: the rows of out */
-void ln_transpose_f32(const float *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last, float *out);
-void ln_transpose_f64(const double *matrix, int64_t rows, int64_t columns, int64_t first, int64_t last, double *out);
 
 /* ---- loss.c: rows of `classes` numbers; items: the rows ---- */
 /* y may be x (in place) */

@@ -10,9 +10,6 @@ import numpy as np
 from loopnest import activation as activations
 from loopnest import backend, checks, direct, packing, scratch, threads
 
-# Multiply-adds of a gradient below which transposing does not pay.
-SMALL_GRADIENT = 1 << 14
-
 _LINEAR = direct.Op("rrro")
 
 
@@ -112,7 +109,8 @@ def _multiply(
     """y = x @ weight + bias on rows, by the kernel that serves these sizes; that call if small."""
     (samples, inputs), outputs = x.shape, weight.shape[1]
     multiply_adds, tiled = samples * inputs * outputs, backend.kernels.dense_tiled
-    tasks, work_size = tiled.prepare(samples, inputs, outputs, x.itemsize)
+    form = tiled.FORWARD
+    tasks, work_size = tiled.prepare(form, samples, inputs, outputs, x.itemsize)
     if not tasks:
         plain = backend.kernels.dense.linear
         if direct.small(multiply_adds):
@@ -121,12 +119,12 @@ def _multiply(
         return None
     packed = np.empty(0, x.dtype) if handle is None else handle.packed()
     if direct.small(multiply_adds / 16, work_size * x.itemsize):
-        operands = x, weight, bias, packed, 0, tasks, direct.Space(work_size, x.dtype), y
+        operands = x, weight, bias, packed, form, 0, tasks, direct.Space(work_size, x.dtype), y
         return direct.serial(multiply_adds / 16, tiled.linear_tiled, *operands)
 
     def piece(first: int, last: int) -> None:
         with scratch.take(work_size, x.dtype) as work:
-            tiled.linear_tiled(x, weight, bias, packed, first, last, work, y)
+            tiled.linear_tiled(x, weight, bias, packed, form, first, last, work, y)
 
     threads.split(piece, tasks, multiply_adds / 16)
     return None
@@ -172,23 +170,33 @@ def linear_backward(
     shapes = x.shape if needs_dx else (0,), weight.shape, weight.shape[1:]
     inputs = given[0], dy, given[1], x, given[2], weight
     dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
-    none = np.empty(0, dtype)
-    kernels, rows_dy, rows_x = backend.kernels.dense, _rows(dy), _rows(x)
-    small = dy.size * len(weight) < SMALL_GRADIENT
-    if needs_dx and small:
-        kernels.linear_backward_input(rows_dy, weight, 0, len(rows_x), _rows(dx))
-    elif needs_dx:
-        _multiply(rows_dy, _transposed(weight), None, none, _rows(dx))
-    if small:
-        kernels.linear_backward_weight(rows_x, rows_dy, 0, len(weight), dweight)
-    else:
-        _multiply(_transposed(rows_x), rows_dy, None, none, dweight)
+    kernels, tiled = backend.kernels.dense, backend.kernels.dense_tiled
+    rows_dy, rows_x = _rows(dy), _rows(x)
+    if needs_dx:
+        plain = kernels.linear_backward_input
+        _gradient(plain, tiled.BACKWARD_INPUT, rows_dy, weight, weight.shape, _rows(dx))
+    plain = kernels.linear_backward_weight
+    _gradient(plain, tiled.BACKWARD_WEIGHT, rows_x, rows_dy, weight.shape, dweight)
     kernels.linear_backward_bias(rows_dy, dbias)
     return dx if needs_dx else None, dweight, dbias
 
 
-def _transposed(matrix: np.ndarray) -> np.ndarray:
-    """A copy with rows and columns exchanged."""
-    out, kernel = np.empty(matrix.shape[::-1], matrix.dtype), backend.kernels.dense_tiled.transpose
-    threads.split(lambda a, b: kernel(matrix, a, b, out), len(out), matrix.size)
-    return out
+def _gradient(
+    plain: Any, form: int, a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], out: np.ndarray
+) -> None:
+    """The product of ``form`` for a weight of this shape, by the kernel that serves these sizes."""
+    tiled, none, multiply_adds = (
+        backend.kernels.dense_tiled,
+        np.empty(0, out.dtype),
+        len(a) * math.prod(shape),
+    )
+    tasks, work_size = tiled.prepare(form, len(a), *shape, out.itemsize)
+    if not tasks:
+        threads.split(lambda first, last: plain(a, b, first, last, out), len(out), multiply_adds)
+        return
+
+    def piece(first: int, last: int) -> None:
+        with scratch.take(work_size, out.dtype) as work:
+            tiled.linear_tiled(a, b, none, none, form, first, last, work, out)
+
+    threads.split(piece, tasks, multiply_adds / 16)

@@ -7,34 +7,31 @@ import functools
 from loopnest._c import ffi, lib
 from loopnest.ckernels.call import kernel, or_null
 
-_PLAN = {4: lib.ln_linear_plan_f32, 8: lib.ln_linear_plan_f64}
-_PACKED_SIZE = {4: lib.ln_pack_linear_size_f32, 8: lib.ln_pack_linear_size_f64}
+_SUFFIX = {4: "f32", 8: "f64"}
+
+FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2
 
 
 @functools.lru_cache(maxsize=4096)
-def prepare(samples, inputs, outputs, itemsize):
+def prepare(form, samples, inputs, outputs, itemsize):
     plan = ffi.new("ln_linear_plan *")
-    _PLAN[itemsize](samples, inputs, outputs, plan)
+    planner = getattr(lib, f"ln_linear_plan_{_SUFFIX[itemsize]}")
+    planner(form, samples, inputs, outputs, plan)
     return plan.tasks, plan.work
 
 
 def packed_size(inputs, outputs, itemsize):
     size = ffi.new("int64_t *")
-    _PACKED_SIZE[itemsize](inputs, outputs, size)
+    getattr(lib, f"ln_pack_linear_size_{_SUFFIX[itemsize]}")(inputs, outputs, size)
     return size[0]
 
 
 @kernel("linear_tiled")
-def linear_tiled(x, weight, bias, packed, first, last, work, y):
-    sizes = len(x), *weight.shape, first, last
-    return x, weight, or_null(bias), or_null(packed), *sizes, work, y
+def linear_tiled(a, b, bias, packed, form, first, last, work, y):
+    sizes = len(a), *(y if form == BACKWARD_WEIGHT else b).shape
+    return form, a, b, or_null(bias), or_null(packed), *sizes, first, last, work, y
 
 
 @kernel("pack_linear")
 def pack_linear(weight, packed):
     return weight, *weight.shape, packed
-
-
-@kernel("transpose")
-def transpose(matrix, first, last, out):
-    return matrix, *matrix.shape, first, last, out
