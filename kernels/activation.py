@@ -83,8 +83,18 @@ def silu(x, y):
 
 
 @kernel
+def silu_wide(x, y):
+    unary(scalar.silu_wide, x, y)
+
+
+@kernel
 def gelu(x, y):
     unary(scalar.gelu, x, y)
+
+
+@kernel
+def gelu_wide(x, y):
+    unary(scalar.gelu_wide, x, y)
 
 
 @kernel

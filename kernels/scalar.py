@@ -31,6 +31,7 @@ from loopnest.kernels.simd import (
     copysign,
     fma,
     horner,
+    less_least_normal,
     reciprocal_seed,
     scalef,
     select,
@@ -72,7 +73,9 @@ def define(c):
     GELU_ERF_SLOPE = tuple(real(v) for v in c.gelu_erf_slope)
     EXP_LOW, EXP_HIGH, TANH_END = real(c.exp_low), real(c.exp_high), real(c.tanh_end)
     SIGMOID_LOW, SIGMOID_HIGH = real(c.sigmoid_low), real(c.sigmoid_high)
+    SILU_SUBNORMAL = real(c.silu_subnormal)
     GELU_LOW, GELU_HIGH = real(c.gelu_low), real(c.gelu_high)
+    GELU_SUBNORMAL, LEAST_NORMAL = real(c.gelu_subnormal), real(c.least_normal)
     GELU_TANH_LOW, GELU_TANH_HIGH = real(c.gelu_tanh_low), real(c.gelu_tanh_high)
     GELU_ERF_END = real(c.gelu_erf_end)
 
@@ -148,10 +151,24 @@ def define(c):
         return fma(rest, -y, q)
 
     @scalar
-    def over_one_plus(f, t, s):
-        """f/(1 + E) with SCALE E = s (1 + t)."""
+    def large_over_one_plus(f, t, s):
+        """f/(1 + E)/SCALE with SCALE E = s (1 + t)."""
         more, less = at_least(s, SCALE), fma(s, t, at_most(s, SCALE))
-        return quotient(f, more, less, near_reciprocal(more + less)) * SCALE
+        return quotient(f, more, less, near_reciprocal(more + less))
+
+    @scalar
+    def over_one_plus(f, t, s):
+        return large_over_one_plus(f, t, s) * SCALE
+
+    @scalar
+    def negative_times_scale(q, subnormal):
+        """q SCALE, rounded once; where it is ``subnormal``, q is negative.
+
+        Arithmetic with a subnormal result takes a CPU a hundred times as long as other. Next to the
+        least normal number, numbers are as far apart as subnormal ones.
+        """
+        y = fma(q, SCALE, select(subnormal, -LEAST_NORMAL, -ZERO))
+        return select(subnormal, less_least_normal(y), y)
 
     @scalar
     def sigmoid_tail(t, s):
@@ -292,6 +309,14 @@ def define(c):
         return select(x > SIGMOID_HIGH, x, over_one_plus(f, t, s))
 
     @scalar
+    def silu_wide(x):
+        """The same bits, as fast where the result is subnormal (and a fifth slower elsewhere)."""
+        f = at_most(at_least(x, SIGMOID_LOW), SIGMOID_HIGH)
+        t, s = power_of(f, -LOG2E, -LOG2E_LO)
+        y = negative_times_scale(large_over_one_plus(f, t, s), x < SILU_SUBNORMAL)
+        return select(x > SIGMOID_HIGH, x, y)
+
+    @scalar
     def near_silu_zero(w, slope_zero, y):
         """The slope at w = z - SILU_ZERO from its polynomial, or y where that does not hold."""
         return select(abs(w) < QUARTER, fma(w, horner(w, SILU_SLOPE), slope_zero), y)
@@ -309,6 +334,14 @@ def define(c):
         f = at_least(x, GELU_LOW)
         t, s = power_of(f, -K_LOG2E, -K_LOG2E_LO)
         return select(x > GELU_HIGH, x, over_one_plus(f, t, s))
+
+    @scalar
+    def gelu_wide(x):
+        """The same bits, as fast where the result is subnormal."""
+        f = at_most(at_least(x, GELU_LOW), GELU_HIGH)
+        t, s = power_of(f, -K_LOG2E, -K_LOG2E_LO)
+        y = negative_times_scale(large_over_one_plus(f, t, s), x < GELU_SUBNORMAL)
+        return select(x > GELU_HIGH, x, y)
 
     @scalar
     def gelu_derivative(x):
@@ -401,7 +434,9 @@ tanh = _both("tanh")
 relu = _both("relu")
 leaky_relu = _both("leaky_relu")
 silu = _both("silu")
+silu_wide = _both("silu_wide")
 gelu = _both("gelu")
+gelu_wide = _both("gelu_wide")
 gelu_tanh = _both("gelu_tanh")
 gelu_erf = _both("gelu_erf")
 exp_backward = _both("exp_backward")

@@ -89,6 +89,22 @@ def shifted_to_exponent(typingctx, x):
     return x(x), codegen
 
 
+@intrinsic
+def less_least_normal(typingctx, x):
+    """x less the least normal number of its sign, from which x differs by a subnormal one."""
+    element = element_of(x)
+    if element not in _INTEGER:
+        return None
+
+    def codegen(context, builder, sig, args):
+        integer = _integer_type(args[0].type)
+        lowest = _like(integer, ~(1 << _MANTISSA[element]))  # of the exponent's bits
+        bits = builder.and_(builder.bitcast(args[0], integer), lowest)
+        return builder.bitcast(bits, args[0].type)
+
+    return x(x), codegen
+
+
 # 2 - x/2 or so on each octave: the exponent negated, the mantissa on a straight line. Of such lines
 # this one stays nearest to 1/x: 5.05% above and below.
 _RECIPROCAL = {types.float32: 0x7EF30FF0, types.float64: 0x7FDE61FE00000000}

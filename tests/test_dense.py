@@ -34,6 +34,20 @@ def test_is_the_convolution_of_one_pixel(backend, dtype, rng):
     assert_same_bits(ln.linear(x, w, b, activation="silu"), pixels[:, :, 0, 0])
 
 
+@pytest.mark.parametrize("activation", ["gelu", "silu"])
+def test_fused_activations_of_large_sums(activation, backend, dtype, rng):
+    """The fused forms that are fast where results are subnormal have the bits of the others."""
+    ends = {"gelu": (18, 64, 450), "silu": (30, 109, 760)}[activation]
+    x = np.concatenate([rng.uniform(-1.1, 1.1, 3000) * end for end in ends])
+    x = np.concatenate(
+        [x, rng.uniform(-1, 1, 99), [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-40]]
+    )
+    x = x.astype(dtype)[:, None]
+    assert_same_bits(
+        ln.linear(x, np.ones((1, 1), dtype), activation=activation), getattr(ln, activation)(x + 0)
+    )
+
+
 def test_gradients_by_finite_differences(backend, rng):
     x, w, b = rng.standard_normal((2, 3, 4)), rng.standard_normal((4, 5)), rng.standard_normal(5)
     dy = rng.standard_normal((2, 3, 5))

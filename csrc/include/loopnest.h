@@ -42,6 +42,11 @@ void ln_gelu_tanh_f32(const float *x, int64_t n, float *y);
 void ln_gelu_tanh_f64(const double *x, int64_t n, double *y);
 void ln_gelu_erf_f32(const float *x, int64_t n, float *y);
 void ln_gelu_erf_f64(const double *x, int64_t n, double *y);
+/* the same bits, fast too where results are subnormal: for sums, which may be large */
+void ln_silu_wide_f32(const float *x, int64_t n, float *y);
+void ln_silu_wide_f64(const double *x, int64_t n, double *y);
+void ln_gelu_wide_f32(const float *x, int64_t n, float *y);
+void ln_gelu_wide_f64(const double *x, int64_t n, double *y);
 void ln_gelu_derivative_f32(const float *x, int64_t n, float *y);
 void ln_gelu_derivative_f64(const double *x, int64_t n, double *y);
 void ln_gelu_tanh_derivative_f32(const float *x, int64_t n, float *y);

@@ -15,6 +15,9 @@ GELU_KERNELS = {"sigmoid": "gelu", "tanh": "gelu_tanh", "none": "gelu_erf"}
 
 # Activations that conv2d and linear apply to their result, by name.
 FUSED = ("exp", "gelu", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
+# Kernels for sums of many products, which are of any size: they do not slow down where results
+# are subnormal.
+WIDE = {"gelu": "gelu_wide", "silu": "silu_wide"}
 
 # Work of one element in the units of threads.split: an exp and a division, in vectors.
 _WORK = 4
@@ -97,7 +100,7 @@ def in_place(op: str, name: str | None) -> Callable[[np.ndarray], direct.Call | 
     if name is None:
         return None
     checks.choice(op, "activation", name, (None, *FUSED))
-    kernel = getattr(backend.kernels.activation, name)
+    kernel = getattr(backend.kernels.activation, WIDE.get(name, name))
     parameters = (0.01,) if name == "leaky_relu" else ()
     return lambda y: _run(kernel, (y,), parameters, y)
 

@@ -10,7 +10,7 @@ from numba import literal_unroll, njit, types
 from numba.core.errors import TypingError
 from numba.extending import overload, register_jitable
 
-from loopnest.activation import FUSED
+from loopnest.activation import FUSED, WIDE
 from loopnest.kernels import activation as activation_kernels
 from loopnest.kernels.jit import OPTIONS
 from loopnest.output_size import LIMIT
@@ -258,7 +258,7 @@ def activate(op, activation):
     name = literal(op, "activation", activation, (None, *FUSED))
     if name is None:
         return register_jitable(lambda y: None)
-    kernel = getattr(activation_kernels, name)
+    kernel = getattr(activation_kernels, WIDE.get(name, name))
     if name == "leaky_relu":
         return register_jitable(lambda y: kernel(y, 0.01, y))
     return register_jitable(lambda y: kernel(y, y))
