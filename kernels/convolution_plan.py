@@ -64,29 +64,20 @@ def lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat):
 @register_jitable
 def plan(
     channels, k, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w, images, itemsize,
-    simple,
 ):  # fmt: skip
-    """(method, flat, block_h, block_w) for one group: ``channels`` in, ``k`` out.
-
-    ``simple``: PLAIN or CHANNELS, whatever would serve best.
-    """
+    """(method, flat, block_h, block_w) for one group: ``channels`` in, ``k`` out."""
     lanes = VECTOR_BYTES // itemsize
     taps = channels * r * s
     if images * k * out_h * out_w * taps < PLAIN_BELOW:
         return PLAIN, 0, 0, 0
     usual = r == s and (r == 3 or r == 5 or r == 7)
-    if (
-        not simple
-        and channels == 1
-        and usual
-        and stride_h * stride_w * dilation_h * dilation_w == 1
-    ):
+    if channels == 1 and usual and stride_h * stride_w * dilation_h * dilation_w == 1:
         rows = STACKED_BYTES // ((out_w + s - 1) * itemsize) - (r - 1)
         rows = min(max(rows // STACKED_ROWS, 1) * STACKED_ROWS, out_h)
         if (rows + STACKED_ROWS + r) * (out_w + s) * itemsize <= MOST_BYTES:
             return STACKED, 0, rows, out_w
     few = r * s > 1 or out_h * out_w <= FEW_PIXELS
-    if not simple and k > lanes and taps >= LONG_SUM and few:
+    if k > lanes and taps >= LONG_SUM and few:
         method, unit = PIXELS, FEW_PIXEL_ROWS
     elif k >= CHANNEL_ROWS:
         method, unit = CHANNELS, lanes
@@ -136,7 +127,7 @@ def keeps_packed(method, deep, taps, itemsize):
 @register_jitable
 def prepare(
     n, channels, k, groups, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w,
-    itemsize, simple,
+    itemsize,
 ):  # fmt: skip
     """(method, flat, block_h, block_w, tasks, work, taps) of a whole convolution.
 
@@ -146,7 +137,7 @@ def prepare(
     inputs, outputs = channels // groups, k // groups
     method, flat, block_h, block_w = plan(
         inputs, outputs, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w,
-        n * groups, itemsize, simple,
+        n * groups, itemsize,
     )  # fmt: skip
     if method == PLAIN:
         return method, flat, block_h, block_w, n * k * out_h, 0, 0

@@ -1,19 +1,46 @@
-"""Whole convolutions and dense layers on one thread, with work space of their own: what callers
-inside compiled code use. The package cuts the same kernels into pieces for its threads.
+"""Whole operations on one thread, with work space of their own: what compiled code calls. The
+package cuts the same kernels into pieces for its threads.
 """
 
 import numpy as np
 
 from loopnest.kernels import (
     convolution,
+    convolution_stacked,
     convolution_tiled,
     convolution_weight,
     dense,
     dense_tiled,
+    loss,
+    pooling,
     winograd,
 )
-from loopnest.kernels.convolution_plan import PLAIN, SMALL_GRADIENT
+from loopnest.kernels.convolution_plan import PIXELS, PLAIN, SMALL_GRADIENT, STACKED
 from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.linking import linked
+
+IGNORED = -100  # the class of a row that does not count, as PyTorch has it
+
+_conv2d_plain = linked(convolution.conv2d)
+_conv2d_pixels = linked(convolution_tiled.conv2d_pixels)
+_conv2d_channels = linked(convolution_tiled.conv2d_channels)
+_conv2d_stacked = linked(convolution_stacked.conv2d_stacked)
+_transform_filters = linked(winograd.transform_filters)
+_conv2d_winograd = linked(winograd.conv2d_winograd)
+_backward_input_plain = linked(convolution.conv2d_backward_input)
+_backward_weight_plain = linked(convolution.conv2d_backward_weight)
+_backward_weight = linked(convolution_weight.backward_weight)
+_linear_plain = linked(dense.linear)
+_linear_tiled = linked(dense_tiled.linear_tiled)
+_linear_backward_input = linked(dense.linear_backward_input)
+_linear_backward_weight = linked(dense.linear_backward_weight)
+_cross_entropy, _total = linked(loss.cross_entropy), linked(loss.total)
+_max_pool2d = linked(pooling.max_pool2d)
+_max_pool2d_indices = linked(pooling.max_pool2d_indices)
+_avg_pool2d = linked(pooling.avg_pool2d)
+_avg_pool2d_backward = linked(pooling.avg_pool2d_backward)
+_global_avg_pool2d = linked(pooling.global_avg_pool2d)
+_global_max_pool2d = linked(pooling.global_max_pool2d)
 
 
 @block
@@ -26,30 +53,37 @@ def scratch(like, size):
 
 
 @kernel
-def conv2d(x, weight, bias, options, groups, y):
-    """y = x * weight + bias; one tiled kernel, that of all shapes: Numba compiles what a caller
-    could need into each caller."""
+def conv2d(x, weight, packed, bias, options, groups, y):
+    """y = x * weight + bias by the kernel that serves these sizes; packed may be empty."""
     sh, sw, top, left, dh, dw = options
     (n, c, h, w), (k, _, r, s), (_, _, oh, ow) = x.shape, weight.shape, y.shape
     if r == s == sh == sw == 1 and top == left == 0 and oh == h and ow == w:
         h, w, oh, ow = 1, h * w, 1, oh * ow  # nothing tells rows apart
     rows, out = x.reshape((n, c, h, w)), y.reshape((n, k, oh, ow))
     method, flat, block_h, block_w, tasks, work_size, taps_size = convolution_tiled.prepare(
-        n, c, k, groups, r, s, oh, ow, sh, sw, dh, dw, x.itemsize, True
+        n, c, k, groups, r, s, oh, ow, sh, sw, dh, dw, x.itemsize
     )
     if method == PLAIN:
-        convolution.conv2d(rows, weight, bias, sh, sw, top, left, dh, dw, groups, 0, tasks, out)
+        _conv2d_plain(rows, weight, bias, sh, sw, top, left, dh, dw, groups, 0, tasks, out)
         return
     work, taps = scratch(x, work_size), np.empty(taps_size, np.int64)
-    convolution_tiled.conv2d_channels(
-        rows, weight, bias, sh, sw, top, left, dh, dw, groups,
-        flat, block_h, block_w, 0, tasks, bias[:0], work, taps, out,
-    )  # fmt: skip
+    if method == STACKED:
+        _conv2d_stacked(rows, weight, bias, top, left, groups, block_h, 0, tasks, work, out)
+    elif method == PIXELS:
+        _conv2d_pixels(
+            rows, weight, bias, sh, sw, top, left, dh, dw, groups,
+            flat, block_h, block_w, 0, tasks, packed, work, taps, out,
+        )  # fmt: skip
+    else:
+        _conv2d_channels(
+            rows, weight, bias, sh, sw, top, left, dh, dw, groups,
+            flat, block_h, block_w, 0, tasks, packed[:0], work, taps, out,
+        )  # fmt: skip
 
 
 @kernel
-def conv2d_winograd(x, weight, bias, options, groups, y):
-    """The same with F(2x2, 3x3)."""
+def conv2d_winograd(x, weight, packed, bias, options, groups, y):
+    """The same with F(2x2, 3x3), which has no use for packed."""
     (n, channels, _, _), k = x.shape, weight.shape[0]
     strip, columns, part, tasks, size, work_size = winograd.prepare_winograd(
         n, channels, k, groups, y.shape[2], y.shape[3], x.itemsize
@@ -61,8 +95,8 @@ def conv2d_winograd(x, weight, bias, options, groups, y):
     first = 0
     while first < groups * deep:
         blocks = min(part, (first // span + 1) * span - first)
-        winograd.transform_filters(weight, groups, first, first + blocks, work, u)
-        winograd.conv2d_winograd(
+        _transform_filters(weight, groups, first, first + blocks, work, u)
+        _conv2d_winograd(
             x, u, bias, options[2], options[3], groups, strip, columns, first, blocks,
             0, tasks * max(blocks // deep, 1), work, y,
         )  # fmt: skip
@@ -78,13 +112,11 @@ def conv2d_backward_input(dy, weight, options, groups, dx):
     sums = dy.size * weight.shape[1] * r * s
     if sums < SMALL_GRADIENT or sh > 1 or sw > 1:
         rows = n * channels * height
-        convolution.conv2d_backward_input(
-            dy, weight, sh, sw, top, left, dh, dw, groups, 0, rows, dx
-        )
+        _backward_input_plain(dy, weight, sh, sw, top, left, dh, dw, groups, 0, rows, dx)
         return
     back = (1, 1, (r - 1) * dh - top, (s - 1) * dw - left, dh, dw)
     none = np.empty(0, dy.dtype)
-    conv2d(dy, flipped(weight, groups), none, back, groups, dx)
+    conv2d(dy, flipped(weight, groups), none, none, back, groups, dx)
 
 
 @block
@@ -109,10 +141,10 @@ def conv2d_backward_weight(x, dy, options, groups, dweight):
         n, channels, k, groups, r, s, oh, ow, sh, sw, dh, dw, x.itemsize
     )
     if tasks == 0:
-        convolution.conv2d_backward_weight(x, dy, sh, sw, top, left, dh, dw, groups, 0, k, dweight)
+        _backward_weight_plain(x, dy, sh, sw, top, left, dh, dw, groups, 0, k, dweight)
         return
     work, taps = scratch(x, work_size), np.empty(taps_size, np.int64)
-    convolution_weight.backward_weight(
+    _backward_weight(
         x, dy, sh, sw, top, left, dh, dw, groups, flat, block_h, block_c, 0, tasks, work, taps,
         dweight,
     )  # fmt: skip
@@ -124,10 +156,10 @@ def linear(x, weight, packed, bias, y):
     samples, (inputs, outputs), form = x.shape[0], weight.shape, dense_tiled.FORWARD
     tasks, work_size = dense_tiled.prepare(form, samples, inputs, outputs, x.itemsize)
     if tasks == 0:
-        dense.linear(x, weight, bias, 0, samples, y)
+        _linear_plain(x, weight, bias, 0, samples, y)
     else:
         work = scratch(x, work_size)
-        dense_tiled.linear_tiled(x, weight, bias, packed, form, 0, tasks, work, y)
+        _linear_tiled(x, weight, bias, packed, form, 0, tasks, work, y)
 
 
 @kernel
@@ -136,10 +168,10 @@ def linear_backward_input(dy, weight, dx):
     samples, (inputs, outputs), form = dy.shape[0], weight.shape, dense_tiled.BACKWARD_INPUT
     tasks, work_size = dense_tiled.prepare(form, samples, inputs, outputs, dy.itemsize)
     if tasks == 0:
-        dense.linear_backward_input(dy, weight, 0, samples, dx)
+        _linear_backward_input(dy, weight, 0, samples, dx)
     else:
         none, work = dy.reshape(dy.size)[:0], scratch(dy, work_size)
-        dense_tiled.linear_tiled(dy, weight, none, none, form, 0, tasks, work, dx)
+        _linear_tiled(dy, weight, none, none, form, 0, tasks, work, dx)
 
 
 @kernel
@@ -148,7 +180,73 @@ def linear_backward_weight(x, dy, dweight):
     samples, (inputs, outputs), form = x.shape[0], dweight.shape, dense_tiled.BACKWARD_WEIGHT
     tasks, work_size = dense_tiled.prepare(form, samples, inputs, outputs, x.itemsize)
     if tasks == 0:
-        dense.linear_backward_weight(x, dy, 0, inputs, dweight)
+        _linear_backward_weight(x, dy, 0, inputs, dweight)
     else:
         none, work = x.reshape(x.size)[:0], scratch(x, work_size)
-        dense_tiled.linear_tiled(x, dy, none, none, form, 0, tasks, work, dweight)
+        _linear_tiled(x, dy, none, none, form, 0, tasks, work, dweight)
+
+
+@kernel
+def max_pool2d(x, options, y):
+    """Maxima of windows; options are kernel, stride, padding and dilation, each (h, w)."""
+    kh, kw, sh, sw, ph, pw, dh, dw = options
+    height, width = x.shape[2], x.shape[3]
+    # The size is that of pooling.Geometry.space.
+    rows = max(1, min(8, 4096 // width))
+    kept = min((rows - 1) * sh + (kh - 1) * dh + 1, height)
+    work = np.empty(rows * width + 256 + kept * (max(width, y.shape[3]) + 64), x.dtype)
+    items = y.shape[0] * y.shape[1] * y.shape[2]
+    _max_pool2d(x, kh, kw, sh, sw, ph, pw, dh, dw, work, 0, items, y)
+
+
+@kernel
+def max_pool2d_indices(x, options, indices, y):
+    """The same, and where each maximum is in its plane."""
+    kh, kw, sh, sw, ph, pw, dh, dw = options
+    items = y.shape[0] * y.shape[1] * y.shape[2]
+    _max_pool2d_indices(x, kh, kw, sh, sw, ph, pw, dh, dw, 0, items, indices, y)
+
+
+@kernel
+def avg_pool2d(x, options, include, by, y):
+    """Means of windows, over padding too with ``include``; a ``by`` other than 0 divides."""
+    kh, kw, sh, sw, ph, pw, _, _ = options
+    work = np.empty(2 * x.shape[3] + 256, x.dtype)
+    items = y.shape[0] * y.shape[1] * y.shape[2]
+    _avg_pool2d(x, kh, kw, sh, sw, ph, pw, include, by, work, 0, items, y)
+
+
+@kernel
+def avg_pool2d_backward(dy, options, include, by, dx):
+    kh, kw, sh, sw, ph, pw, _, _ = options
+    work = np.empty(dy.shape[3] + 2 * dx.shape[3] + 320, dy.dtype)
+    planes = dx.shape[0] * dx.shape[1]
+    _avg_pool2d_backward(dy, kh, kw, sh, sw, ph, pw, include, by, work, 0, planes, dx)
+
+
+@kernel
+def global_avg_pool2d(x, y):
+    _global_avg_pool2d(x, 0, y.size, y)
+
+
+@kernel
+def global_max_pool2d(x, y):
+    _global_max_pool2d(x, np.empty(512, x.dtype), 0, y.size, y)
+
+
+@kernel
+def cross_entropy(logits, target, result, dlogits):
+    """Mean loss of the rows that count, and its gradient, for class indices."""
+    n, classes, none = logits.shape[0], logits.shape[1], np.empty(0, logits.dtype)
+    count = 0
+    for index in target:
+        if index != IGNORED:
+            if index < 0 or index >= classes:
+                raise ValueError("cross_entropy: target holds a class out of range")
+            count += 1
+    losses, scale = np.empty(n, logits.dtype), np.ones(n, logits.dtype)
+    if count:
+        scale /= logits.dtype.type(count)
+    _cross_entropy(logits, target, none, IGNORED, 0.0, scale, 0, n, losses, dlogits)
+    _total(losses, result)
+    result[0] = result[0] / logits.dtype.type(count) if count else logits.dtype.type(np.nan)

@@ -1,14 +1,16 @@
 """A network as an ``@njit`` function.
 
-From a program comes the text of one Python function: a line a step, each a call of this
-library's functions as any user would write it, on arrays at fixed places of a work space.
-Numbers and names in it are the generator's own; nothing of a file or a caller is in the text.
+From a program comes the text of one Python function: a line a step, each a call of a kernel
+through its address (kernels/linking.py), on arrays at fixed places of a work space. Lowering has
+checked all shapes. Numbers and names in the text are the generator's own; nothing of a file or a
+caller is in it.
 Batches go through it in pieces of so many rows that the work space stays in the cache, so any
 batch will do with the same work space.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,10 +20,10 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-import loopnest
 from loopnest.bound import array_at, bound, keep, release, stack_block, take
-from loopnest.kernels import arrange
+from loopnest.kernels import activation, arrange, loss, whole
 from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import contiguous, is_none, output, separate
 from loopnest.program import MAX_DIMS, Program, Shape, Storage, Value
 from loopnest.workspace import Workspace, aligned
@@ -30,7 +32,6 @@ STACK_BYTES = 16 << 10  # a work space of up to this is on the stack
 CACHE_BYTES = 1 << 20  # half of a second-level cache
 MOST_ROWS = 64  # of one piece: more gain nothing
 
-GELU = {"gelu": "sigmoid", "gelu_tanh": "tanh", "gelu_erf": "none"}
 _HOW = {"set": 0, "add": 1}
 
 
@@ -91,9 +92,8 @@ class Writer:
             "bound": bound,
             "zero": self.dtype.type(0),
             "whole": np.int64(0),
-            **{name: getattr(loopnest, name) for name in _PUBLIC},
-            **{"arrange_" + name: getattr(arrange, name) for name in arrange_names()},
         }
+        self._kernels: dict[Any, str] = {}
 
     def number(self, numbers: Sequence[int]) -> str:
         """Expression for an option of a kernel: read from a table, for one compilation of the
@@ -149,6 +149,17 @@ class Writer:
     def shaped(self, values: Sequence[Value]) -> str:
         return self.array(values, [v.shape for v in values])
 
+    def rows_of(self, values: Sequence[Value]) -> str:
+        """The array as rows of its last axis."""
+        return self.array(values, [(math.prod(v.shape[:-1]), v.shape[-1]) for v in values])
+
+    def call(self, kernel: Any, *arguments: str, before: str = "") -> None:
+        """Write a call of a kernel."""
+        if kernel not in self._kernels:
+            name = self._kernels[kernel] = f"kernel{len(self._kernels)}"
+            self.scope[name] = linked(kernel)
+        self.lines.append(f"{before}{self._kernels[kernel]}({', '.join(arguments)})")
+
     def write(self, line: str) -> None:
         self.lines.append(line)
 
@@ -162,7 +173,8 @@ class Writer:
         """The function, compiled when first called."""
         table = np.array(self.options or [0], np.int64)
         head = f"options = array_at(bound({keep(table)}), ({table.size},), whole)"
-        body = [head, *before.splitlines(), *self.lines, *after.splitlines()]
+        nothing = f"nothing = array_at(bound({keep(np.empty(1))}), (0,), zero)"
+        body = [head, nothing, *before.splitlines(), *self.lines, *after.splitlines()]
         source = f"def {name}({parameters}):\n    " + "\n    ".join(body) + "\n"
         exec(compile(source, f"<loopnest {name}>", "exec"), self.scope)
         return numba.njit(**OPTIONS)(self.scope[name])
@@ -184,7 +196,7 @@ class Group:
         return [s.outputs[i] for s in self.steps]
 
     def shaped(self, i: int) -> str:
-        return self.writer.shaped(self.inputs(i)) if self.has(i) else "None"
+        return self.writer.shaped(self.inputs(i)) if self.has(i) else "nothing"
 
     def flat(self, i: int) -> str:
         return self.writer.flat(self.inputs(i))
@@ -197,86 +209,94 @@ class Group:
     def flat_y(self) -> str:
         return self.writer.flat(self.outputs())
 
-    def numbers(self, name: str) -> str:
-        return self.writer.tuple_of([s.options[name] for s in self.steps])
+    def numbers(self, *names: str) -> str:
+        """Tuple of the pairs of these names, one after the other."""
+        return self.writer.tuple_of([sum((s.options[n] for n in names), ()) for s in self.steps])
+
+    @property
+    def convolution(self) -> str:
+        """Options of a convolution's kernels: stride, padding before, dilation."""
+        rows = []
+        for o in (s.options for s in self.steps):
+            (top, _), (left, _) = o["padding"]
+            rows.append((*o["stride"], top, left, *o["dilation"]))
+        return self.writer.tuple_of(rows)
 
     def number(self, name: str) -> str:
         return self.writer.number([s.options[name] for s in self.steps])
 
 
 def _conv2d(w: Writer, g: Group) -> None:
-    rows = w.tuple_of([s.options["padding"][0] for s in g.steps])
-    columns = w.tuple_of([s.options["padding"][1] for s in g.steps])
-    w.write(
-        f"conv2d({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, stride={g.numbers('stride')}, "
-        f"padding=({rows}, {columns}), dilation={g.numbers('dilation')}, "
-        f"groups={g.number('groups')}, activation={g.options['activation']!r}, out={g.y})"
-    )
+    x, weight, bias, groups = g.shaped(0), g.shaped(1), g.shaped(2), g.number("groups")
+    w.call(whole.conv2d, x, weight, "nothing", bias, g.convolution, groups, g.y)
+    _activate(w, g)
 
 
 def _linear(w: Writer, g: Group) -> None:
-    w.write(
-        f"linear({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, "
-        f"activation={g.options['activation']!r}, out={g.y})"
-    )
+    x, y = w.rows_of(g.inputs(0)), w.rows_of(g.outputs())
+    w.call(whole.linear, x, g.shaped(1), "nothing", g.shaped(2), y)
+    _activate(w, g)
+
+
+def _activate(w: Writer, g: Group) -> None:
+    name = g.options["activation"]
+    if name is not None:
+        more = ["0.01"] if name == "leaky_relu" else []  # the slope of the fused one
+        w.call(getattr(activation, name), g.flat_y, *more, g.flat_y)
 
 
 def _matmul(w: Writer, g: Group) -> None:
     a, b, y = g.shaped(0), g.shaped(1), g.y
     w.write(f"for i in range({y}.shape[0]):")
-    w.write(f"    linear({a}[i], {b}[i], None, out={y}[i])")
+    w.call(whole.linear, f"{a}[i]", f"{b}[i]", "nothing", "nothing", f"{y}[i]", before="    ")
 
 
 def _max_pool2d(w: Writer, g: Group) -> None:
-    call = (
-        f"max_pool2d({g.shaped(0)}, {g.numbers('kernel')}, {g.numbers('stride')}, "
-        f"{g.numbers('padding')}, dilation={g.numbers('dilation')}, "
-        f"ceil_mode={g.options['ceil_mode']}, "
-    )
+    x, options = g.shaped(0), g.numbers("kernel", "stride", "padding", "dilation")
     if len(g.steps[0].outputs) == 1:
-        w.write(call + f"out={g.y})")
+        w.call(whole.max_pool2d, x, options, g.y)
     else:
-        places = w.shaped(g.outputs(1))
-        w.write(f"_, found = {call}return_indices=True, out={g.y})")
-        w.write(f"{places}[:] = found")
+        w.call(whole.max_pool2d_indices, x, options, w.shaped(g.outputs(1)), g.y)
 
 
 def _avg_pool2d(w: Writer, g: Group) -> None:
-    w.write(
-        f"avg_pool2d({g.shaped(0)}, {g.numbers('kernel')}, {g.numbers('stride')}, "
-        f"{g.numbers('padding')}, ceil_mode={g.options['ceil_mode']}, "
-        f"count_include_pad={g.options['count_include_pad']}, out={g.y})"
-    )
+    w.call(whole.avg_pool2d, g.shaped(0), *average(g), g.y)
 
 
-def _simple(name: str) -> Callable[[Writer, Group], None]:
-    return lambda w, g: w.write(f"{name}({g.shaped(0)}, out={g.y})")
+def average(g: Group) -> tuple[str, str, str]:
+    """Options of the kernels of average pooling."""
+    include = str(int(g.options["count_include_pad"]))
+    return g.numbers("kernel", "stride", "padding"), include, "0"
+
+
+def _global_pool(kernel: Any) -> Callable[[Writer, Group], None]:
+    return lambda w, g: w.call(kernel, g.shaped(0), g.y)
+
+
+def _softmax(kernel: Any) -> Callable[[Writer, Group], None]:
+    return lambda w, g: w.call(kernel, g.shaped(0), "0", f"{g.y}.shape[0]", g.y)
 
 
 def _unary(w: Writer, g: Group) -> None:
     name, x, y = g.options["name"], g.flat(0), g.flat_y
-    if name in GELU:
-        w.write(f"gelu({x}, approximate={GELU[name]!r}, out={y})")
-    elif name == "leaky_relu":
-        w.write(f"leaky_relu({x}, {g.options['slope']!r}, out={y})")
-    elif name == "sqrt":
-        w.write(f"arrange_square_root({x}, {y})")
+    if name == "leaky_relu":
+        w.call(activation.leaky_relu, x, repr(float(g.options["slope"])), y)
     else:
-        w.write(f"{name}({x}, out={y})")
+        w.call(arrange.square_root if name == "sqrt" else getattr(activation, name), x, y)
 
 
 def _binary(w: Writer, g: Group) -> None:
     name = g.options["name"] + ("_relu" if g.options["activation"] else "")
-    w.write(f"arrange_{name}({g.flat(0)}, {g.flat(1)}, {g.flat_y})")
+    w.call(getattr(arrange, name), g.flat(0), g.flat(1), g.flat_y)
 
 
 def _affine(w: Writer, g: Group) -> None:
     scale, shift = g.options["scale"], g.options["shift"]
-    w.write(f"arrange_affine({g.flat(0)}, {_real(scale)}, {_real(shift)}, {g.flat_y})")
+    w.call(arrange.affine, g.flat(0), _real(scale), _real(shift), g.flat_y)
 
 
 def _fill(w: Writer, g: Group) -> None:
-    w.write(f"arrange_fill({_real(g.options['value'])}, {g.flat_y})")
+    w.call(arrange.fill, _real(g.options["value"]), g.flat_y)
 
 
 def _real(value: float) -> str:
@@ -289,22 +309,9 @@ def _move(w: Writer, g: Group) -> None:
             [(fill,) * (MAX_DIMS - len(s.options[name])) + s.options[name] for s in g.steps]
         )
 
-    w.write(
-        f"arrange_move({g.flat(0)}, {g.number('x_offset')}, {axes('x_strides', 0)}, "
-        f"{g.flat_y}, {g.number('y_offset')}, {axes('y_strides', 0)}, {axes('shape', 1)}, "
-        f"{w._option(_HOW[g.options['how']])})"
-    )
-
-
-_PUBLIC = (
-    *("conv2d", "linear", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "global_max_pool2d"),
-    *("softmax", "log_softmax", "gelu", "leaky_relu", "relu", "exp", "sigmoid", "silu", "tanh"),
-)
-
-
-def arrange_names() -> list[str]:
-    """The kernels of kernels/arrange.py."""
-    return [n for n, v in vars(arrange).items() if hasattr(v, "py_func")]
+    source = g.flat(0), g.number("x_offset"), axes("x_strides", 0)
+    target = g.flat_y, g.number("y_offset"), axes("y_strides", 0)
+    w.call(arrange.move, *source, *target, axes("shape", 1), str(_HOW[g.options["how"]]))
 
 
 WRITERS: dict[str, Callable[[Writer, Group], None]] = {
@@ -313,10 +320,10 @@ WRITERS: dict[str, Callable[[Writer, Group], None]] = {
     "matmul": _matmul,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
-    "global_avg_pool2d": _simple("global_avg_pool2d"),
-    "global_max_pool2d": _simple("global_max_pool2d"),
-    "softmax": _simple("softmax"),
-    "log_softmax": _simple("log_softmax"),
+    "global_avg_pool2d": _global_pool(whole.global_avg_pool2d),
+    "global_max_pool2d": _global_pool(whole.global_max_pool2d),
+    "softmax": _softmax(loss.softmax),
+    "log_softmax": _softmax(loss.log_softmax),
     "unary": _unary,
     "binary": _binary,
     "affine": _affine,

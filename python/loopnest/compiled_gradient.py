@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+import numpy as np
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 
-import loopnest
 from loopnest import checks
 from loopnest.bound import bound, keep
-from loopnest.compiled import GELU, WRITERS, Group, Rows, Writer
+from loopnest.compiled import WRITERS, Group, Rows, Writer, average
 from loopnest.gradient import Differentiated, differentiate
+from loopnest.kernels import activation, arrange, convolution, dense, pooling, whole
 from loopnest.kernels.jit import OPTIONS
 from loopnest.overloads.common import contiguous
 from loopnest.program import Program, Shape
@@ -22,63 +23,56 @@ from loopnest.workspace import Workspace, aligned
 
 
 def _conv2d_backward(w: Writer, g: Group) -> None:
-    rows = w.tuple_of([s.options["padding"][0] for s in g.steps])
-    columns = w.tuple_of([s.options["padding"][1] for s in g.steps])
-    w.write(
-        f"conv2d_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, "
-        f"stride={g.numbers('stride')}, padding=({rows}, {columns}), "
-        f"dilation={g.numbers('dilation')}, groups={g.number('groups')}, {_targets(w, g)})"
-    )
+    dy, x, weight = (g.shaped(i) for i in range(3))
+    options, groups, (dx, dweight, dbias) = g.convolution, g.number("groups"), _targets(w, g)
+    if dx:
+        w.call(whole.conv2d_backward_input, dy, weight, options, groups, dx)
+    w.call(whole.conv2d_backward_weight, x, dy, options, groups, dweight)
+    w.call(convolution.conv2d_backward_bias, dy, "0", f"{dbias}.size", dbias)
 
 
 def _linear_backward(w: Writer, g: Group) -> None:
-    w.write(f"linear_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, {_targets(w, g)})")
+    dy, x = (w.rows_of(g.inputs(i)) for i in range(2))
+    dx, dweight, dbias = _targets(w, g)
+    if dx:
+        w.call(whole.linear_backward_input, dy, g.shaped(2), w.rows_of(g.outputs()))
+    w.call(whole.linear_backward_weight, x, dy, dweight)
+    w.call(dense.linear_backward_bias, dy, dbias)
 
 
-def _targets(w: Writer, g: Group) -> str:
+def _targets(w: Writer, g: Group) -> list[str]:
     """Where the gradients go: dx is left out of the step's outputs if nothing depends on it."""
     names = [w.shaped(g.outputs(i)) for i in range(len(g.steps[0].outputs))]
-    needs_dx = len(names) == 3
-    given = names if needs_dx else ["None", *names]
-    return f"gradients=({', '.join(given)}), needs_dx={needs_dx}"
+    return names if len(names) == 3 else ["", *names]
 
 
 def _matmul_backward(w: Writer, g: Group) -> None:
-    dy, a, b = (g.shaped(i) for i in range(3))
-    da, db = (w.shaped(g.outputs(i)) for i in range(2))
-    w.write(f"for i in range({dy}.shape[0]):")
-    w.write(f"    dx, dweight, dbias = linear_backward({dy}[i], {a}[i], {b}[i])")
-    w.write(f"    {da}[i] = dx")
-    w.write(f"    {db}[i] = dweight")
+    dy, a, b = (f"{g.shaped(i)}[i]" for i in range(3))
+    da, db = (f"{w.shaped(g.outputs(i))}[i]" for i in range(2))
+    w.write(f"for i in range({g.shaped(0)}.shape[0]):")
+    w.call(whole.linear_backward_input, dy, b, da, before="    ")
+    w.call(whole.linear_backward_weight, a, dy, db, before="    ")
 
 
 def _max_pool2d_backward(w: Writer, g: Group) -> None:
-    w.write(f"max_pool2d_backward({g.shaped(0)}, {g.shaped(1)}, {g.shaped(2)}, out={g.y})")
+    planes = f"{g.y}.shape[0] * {g.y}.shape[1]"
+    w.call(pooling.max_pool2d_backward, g.shaped(0), g.shaped(2), "0", planes, g.y)
 
 
 def _avg_pool2d_backward(w: Writer, g: Group) -> None:
-    w.write(
-        f"avg_pool2d_backward({g.shaped(0)}, {g.shaped(1)}, {g.numbers('kernel')}, "
-        f"{g.numbers('stride')}, {g.numbers('padding')}, ceil_mode={g.options['ceil_mode']}, "
-        f"count_include_pad={g.options['count_include_pad']}, out={g.y})"
-    )
+    w.call(whole.avg_pool2d_backward, g.shaped(0), *average(g), g.y)
 
 
 def _unary_backward(w: Writer, g: Group) -> None:
-    name, more = g.options["name"], ""
-    if name in GELU:
-        name, more = "gelu", f", approximate={GELU[name]!r}"
-    elif name == "leaky_relu":
-        more = f", negative_slope={g.options['slope']!r}"
-    w.write(f"{name}_backward({g.flat(0)}, {g.flat(1)}, out={g.flat_y}{more})")
+    name = g.options["name"]
+    more = [repr(float(g.options["slope"]))] if name == "leaky_relu" else []
+    w.call(getattr(activation, name + "_backward"), g.flat(0), g.flat(1), *more, g.flat_y)
 
 
 def _softmax_backward(w: Writer, g: Group) -> None:
     classes = w.number([s.outputs[0].shape[1] for s in g.steps])
-    w.write(
-        f"arrange_softmax_backward({g.flat(0)}, {g.flat(1)}, {classes}, "
-        f"{g.options['log']}, {g.flat_y})"
-    )
+    log = str(g.options["log"])
+    w.call(arrange.softmax_backward, g.flat(0), g.flat(1), classes, log, g.flat_y)
 
 
 BACKWARD: dict[str, Callable[[Writer, Group], None]] = {
@@ -90,12 +84,6 @@ BACKWARD: dict[str, Callable[[Writer, Group], None]] = {
     "unary_backward": _unary_backward,
     "softmax_backward": _softmax_backward,
 }
-_PUBLIC = (
-    *("conv2d_backward", "linear_backward", "max_pool2d_backward", "avg_pool2d_backward"),
-    *("exp_backward", "gelu_backward", "leaky_relu_backward", "relu_backward"),
-    *("sigmoid_backward", "silu_backward", "tanh_backward"),
-    *("cross_entropy", "cross_entropy_backward"),
-)
 
 
 def compile_gradient(network: Any, input_shape: Any, batch: int) -> Any:
@@ -115,13 +103,14 @@ def compile_gradient(network: Any, input_shape: Any, batch: int) -> Any:
         )
     rows = Rows([m.program for m in made[:3]])
     writer = Writer(rows, _plan(made[0].program, made[3].program))
-    writer.scope.update({name: getattr(loopnest, name) for name in _PUBLIC})
+    writer.scope.update(np=np, real=network.dtype.type)
     _write(writer, made)
     work = aligned(max(1, writer.plan.size), network.dtype)
     function = writer.compiled(
         "gradient_rows",
         "n, start, work, input0, target, output1",
-        after="return loss",
+        before="loss = np.empty(1, real)",
+        after="return loss[0]",
     )
     return _wrap(network, made[0], most, keep(work), function)
 
@@ -158,10 +147,14 @@ def _write(writer: Writer, made: list[Differentiated]) -> None:
         if at == first.forward_steps:
             logits = writer.shaped([m.y[0] for m in made[:3]])
             slopes = writer.shaped([m.dy[0] for m in made[:3]])
-            writer.write(f"loss = cross_entropy({logits}, target)")
-            writer.write(f"{slopes}[:] = cross_entropy_backward({logits}, target)")
+            writer.call(whole.cross_entropy, logits, "target", "loss", slopes)
         kind = steps[0].kind
         (BACKWARD.get(kind) or WRITERS[kind])(writer, Group(writer, steps))
+
+
+@register_jitable
+def _as_int64(target: Any) -> Any:
+    return np.ascontiguousarray(target).astype(np.int64)
 
 
 def _wrap(network: Any, made: Differentiated, most: int, work: int, rows: Any) -> Any:
@@ -185,7 +178,7 @@ def _wrap(network: Any, made: Differentiated, most: int, work: int, rows: Any) -
         fits = isinstance(out, types.Array) and out.dtype == dtype and out.ndim == 1
         if not (fits and out.layout == "C" and out.mutable):
             raise TypingError(f"{op}: out is {out}; accepted: a writable vector of {dtype}")
-        prepare = contiguous(x, dtype)
+        prepare, classes = contiguous(x, dtype), _as_int64
 
         def implementation(x: Any, target: Any, out: Any) -> Any:
             n = x.shape[0]
@@ -195,8 +188,8 @@ def _wrap(network: Any, made: Differentiated, most: int, work: int, rows: Any) -
                 raise ValueError(wrong_target)
             if out.size != size:
                 raise ValueError(wrong_out)
-            a = prepare(x)
-            return rows(n, 0, bound(work), a, target, out)  # type: ignore[call-arg]
+            a, t = prepare(x), classes(target)
+            return rows(n, 0, bound(work), a, t, out)  # type: ignore[call-arg]
 
         return implementation
 

@@ -175,7 +175,7 @@ class _Blocks(NamedTuple):
 
 @functools.lru_cache(maxsize=4096)
 def _blocks(tiled: Any, *sizes: int) -> _Blocks:
-    return _Blocks(*tiled.prepare(*sizes, False))
+    return _Blocks(*tiled.prepare(*sizes))
 
 
 def _multiply(

@@ -11,6 +11,7 @@ from loopnest import activation as public
 from loopnest.activation import GELU_KERNELS
 from loopnest.kernels import activation as kernels
 from loopnest.kernels import scalar
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     contiguous,
     is_none,
@@ -100,8 +101,8 @@ def _backward(op, dy, x, out, kernel, function):
 
 def _register(op):
     """An activation without parameters, and its gradient."""
-    kernel, function = getattr(kernels, op), getattr(scalar, op)
-    kernel_backward = getattr(kernels, op + "_backward")
+    kernel, function = linked(getattr(kernels, op)), getattr(scalar, op)
+    kernel_backward = linked(getattr(kernels, op + "_backward"))
     function_backward = getattr(scalar, op + "_backward")
 
     @overloads(getattr(public, op))
@@ -130,7 +131,7 @@ def leaky_relu(x, negative_slope=0.01, out=None):
     dtype = same_dtype(op, x=x)
     prepare, make = contiguous(x, dtype), output(op, out, dtype, x.ndim)
     check = separate(op, out, in_place=True)
-    kernel = kernels.leaky_relu
+    kernel = linked(kernels.leaky_relu)
 
     def forward(x, negative_slope=0.01, out=None):
         given = prepare(x)
@@ -157,7 +158,7 @@ def leaky_relu_backward(dy, x, out=None, negative_slope=0.01):
     dtype = same_dtype(op, dy=dy, x=x)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     make, check = output(op, out, dtype, x.ndim), separate(op, out, in_place=True)
-    kernel = kernels.leaky_relu_backward
+    kernel = linked(kernels.leaky_relu_backward)
 
     def backward(dy, x, out=None, negative_slope=0.01):
         if dy.shape != x.shape:
@@ -175,7 +176,7 @@ def leaky_relu_backward(dy, x, out=None, negative_slope=0.01):
 def _gelu(op, approximate, suffix):
     """Kernel and scalar function of a form of GELU."""
     name = GELU_KERNELS[literal(op, "approximate", approximate, GELU_KERNELS)]
-    return getattr(kernels, name + suffix), name
+    return linked(getattr(kernels, name + suffix)), name
 
 
 @overloads(public.gelu)

@@ -13,6 +13,7 @@ from numba.extending import overload, register_jitable
 from loopnest.activation import FUSED, WIDE
 from loopnest.kernels import activation as activation_kernels
 from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.linking import linked
 from loopnest.output_size import LIMIT
 
 
@@ -258,7 +259,7 @@ def activate(op, activation):
     name = literal(op, "activation", activation, (None, *FUSED))
     if name is None:
         return register_jitable(lambda y: None)
-    kernel = getattr(activation_kernels, WIDE.get(name, name))
+    kernel = linked(getattr(activation_kernels, WIDE.get(name, name)))
     if name == "leaky_relu":
         return register_jitable(lambda y: kernel(y, 0.01, y))
     return register_jitable(lambda y: kernel(y, y))

@@ -8,6 +8,7 @@ from loopnest import convolution as public
 from loopnest import output_size
 from loopnest.kernels import convolution as kernels
 from loopnest.kernels import whole
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     activate,
     array_of,
@@ -147,10 +148,10 @@ def conv2d(
     prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
     prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
     make, check_memory = output(op, out, dtype, 4), separate(op, out)
-    finish, multiply = activate(op, activation), whole.conv2d
+    finish, multiply = activate(op, activation), linked(whole.conv2d)
     check_algorithm = register_jitable(lambda r, s, options: None)
     if algorithm == "winograd":
-        check_algorithm, multiply = _check_winograd, whole.conv2d_winograd
+        check_algorithm, multiply = _check_winograd, linked(whole.conv2d_winograd)
 
     def implementation(
         x,
@@ -164,7 +165,7 @@ def conv2d(
         algorithm="direct",
         out=None,
     ):
-        b, _ = prepare_weight(weight, groups)
+        b, packed = prepare_weight(weight, groups)
         check_channels(x, b, groups)
         n, k, r, s = x.shape[0], b.shape[0], b.shape[2], b.shape[3]
         oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
@@ -176,7 +177,7 @@ def conv2d(
         check_memory(y, a)
         check_memory(y, b)
         check_memory(y, c)
-        multiply(a, b, c, options, groups, y)
+        multiply(a, b, packed, c, options, groups, y)
         finish(y.reshape(y.size))
         return y
 
@@ -194,10 +195,12 @@ def conv2d_backward(
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight = contiguous(weight, dtype)
-    by_weight = whole.conv2d_backward_weight
-    by_bias = kernels.conv2d_backward_bias
+    by_weight = linked(whole.conv2d_backward_weight)
+    by_bias = linked(kernels.conv2d_backward_bias)
     make, check = gradient_arrays(op, gradients, dtype, (4, 4, 1))
-    by_input, shape_of_dx, given_back = optional_dx(op, needs_dx, 4, whole.conv2d_backward_input)
+    by_input, shape_of_dx, given_back = optional_dx(
+        op, needs_dx, 4, linked(whole.conv2d_backward_input)
+    )
 
     def implementation(
         dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None, needs_dx=True

@@ -7,6 +7,7 @@ from numba.extending import register_jitable
 from loopnest import dense as public
 from loopnest.kernels import dense as kernels
 from loopnest.kernels import whole
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     activate,
     array_of,
@@ -54,7 +55,7 @@ def linear(x, weight, bias=None, activation=None, out=None):
     prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
     prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
     make, check = output(op, out, dtype, x.ndim), separate(op, out)
-    finish, with_last, multiply = activate(op, activation), _with_last(x.ndim), whole.linear
+    finish, with_last, multiply = activate(op, activation), _with_last(x.ndim), linked(whole.linear)
 
     def implementation(x, weight, bias=None, activation=None, out=None):
         b, packed = prepare_weight(weight, 1)
@@ -85,9 +86,10 @@ def linear_backward(dy, x, weight, gradients=None, needs_dx=True):
     dtype = same_dtype(op, dy=dy, x=x, weight=weight)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight, with_last = contiguous(weight, dtype), _with_last(x.ndim)
-    by_bias, by_weight = kernels.linear_backward_bias, whole.linear_backward_weight
+    by_bias = linked(kernels.linear_backward_bias)
+    by_weight = linked(whole.linear_backward_weight)
     by_input, shape_of_dx, given_back = optional_dx(
-        op, needs_dx, x.ndim, whole.linear_backward_input
+        op, needs_dx, x.ndim, linked(whole.linear_backward_input)
     )
     make, check = gradient_arrays(op, gradients, dtype, (x.ndim, 2, 1))
 

@@ -7,6 +7,7 @@ from numba.core.errors import TypingError
 from loopnest import gates as public
 from loopnest.kernels import gates as kernels
 from loopnest.kernels import scalar
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     contiguous,
     literal,
@@ -53,7 +54,7 @@ def gate_forward(gate, a, b, out=None):
     weights = public.packed_weights(name, np.float32 if dtype == types.float32 else np.float64)
     prepare_a, prepare_b = contiguous(a, dtype), contiguous(b, dtype)
     make, check = output(op, out, dtype, a.ndim), separate(op, out, in_place=True)
-    kernel = kernels.gate_forward
+    kernel = linked(kernels.gate_forward)
 
     def forward(gate, a, b, out=None):
         if a.shape != b.shape:

@@ -7,6 +7,7 @@ from numba.extending import register_jitable
 
 from loopnest import loss as public
 from loopnest.kernels import loss as kernels
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     contiguous,
     float_array,
@@ -58,7 +59,7 @@ def _from_rows(rows, axis, y):
 
 
 def _register_softmax(name):
-    kernel = getattr(kernels, name)
+    kernel = linked(getattr(kernels, name))
 
     @overloads(getattr(public, name))
     def softmax(x, axis=-1, out=None):
@@ -192,7 +193,7 @@ def _divisor(logits, target, weight):
         return register_jitable(
             lambda target, weight, ignore_index: weight.dtype.type(np.sum(target != ignore_index))
         )
-    total = kernels.total
+    total = linked(kernels.total)
 
     def weights(target, weight, ignore_index):
         counted, result = weight[target[target != ignore_index]], np.empty(1, weight.dtype)
@@ -205,13 +206,13 @@ def _divisor(logits, target, weight):
 def _run(logits, target):
     """Compiled function that calls the kernel for this kind of target on all rows."""
     if _is_index(logits, target):
-        kernel = kernels.cross_entropy
+        kernel = linked(kernels.cross_entropy)
         return register_jitable(
             lambda x, t, w, ignore, e, scale, losses, d: kernel(
                 x, t, w, ignore, e, scale, 0, len(x), losses, d
             )
         )
-    kernel = kernels.cross_entropy_probabilities
+    kernel = linked(kernels.cross_entropy_probabilities)
     return register_jitable(
         lambda x, t, w, ignore, e, scale, losses, d: kernel(x, t, w, e, scale, 0, len(x), losses, d)
     )
@@ -220,7 +221,11 @@ def _run(logits, target):
 def _reduced(logits, target, weight, reduction):
     """Compiled function ``(losses, rows' target, weights, ignore_index, logits)`` -> the loss."""
     if reduction != "none":
-        total, mean, divisor = kernels.total, reduction == "mean", _divisor(logits, target, weight)
+        total, mean, divisor = (
+            linked(kernels.total),
+            reduction == "mean",
+            _divisor(logits, target, weight),
+        )
 
         def reduced(losses, t, w, ignore_index, logits):
             result = np.empty(1, losses.dtype)

@@ -9,6 +9,7 @@ from numba.extending import register_jitable
 
 from loopnest import optimizer as public
 from loopnest.kernels import optimizer as kernels
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import contiguous, float_array, is_none, overlaps, overloads
 
 power = register_jitable(public.power)
@@ -124,7 +125,7 @@ def sgd_step(
     prepare_buffer, has_buffer = states["momentum_buffer"], not is_none(momentum_buffer)
     rate, mu, decay = (at_least(op, k) for k in ("lr", "momentum", "weight_decay"))
     finite = at_least(op, "dampening", -math.inf)
-    kernel = kernels.sgd_step
+    kernel = linked(kernels.sgd_step)
 
     def implementation(
         param,
@@ -167,7 +168,7 @@ def _adam(op, param, grad, m, v, step, max_v, decoupled):
     beta1, beta2, separate = beta(op, "betas[0]"), beta(op, "betas[1]"), _separate(op)
     amsgrad, decoupled = int(not is_none(max_v)), int(decoupled)
     message = op + ": step is below 1"
-    kernel = kernels.adam_step
+    kernel = linked(kernels.adam_step)
 
     def run(param, grad, m, v, step, lr, betas, eps, weight_decay, max_v):
         if step < 1:
@@ -276,7 +277,7 @@ def rmsprop_step(
         at_least(op, "lr, eps, weight_decay or momentum"),
         at_least(op, "alpha", 0.0, 1.0),
     )
-    kernel = kernels.rmsprop_step
+    kernel = linked(kernels.rmsprop_step)
 
     def implementation(
         param,
@@ -315,7 +316,7 @@ def adagrad_step(
         raise TypingError(f"{op}: step is {step}; accepted: an integer of at least 1")
     prepare, states = _arrays(op, param, grad, state_sum=state_sum)
     prepare_sum, number = states["state_sum"], at_least(op, "lr, lr_decay, weight_decay or eps")
-    kernel = kernels.adagrad_step
+    kernel = linked(kernels.adagrad_step)
 
     def implementation(
         param, grad, state_sum, step=None, lr=1e-2, lr_decay=0.0, weight_decay=0.0, eps=1e-10
@@ -337,7 +338,7 @@ def lion_step(param, grad, m, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
     _need(op, "m", m)
     prepare, states = _arrays(op, param, grad, m=m)
     prepare_m, number = states["m"], at_least(op, "lr or weight_decay")
-    beta1, beta2, kernel = beta(op, "betas[0]"), beta(op, "betas[1]"), kernels.lion_step
+    beta1, beta2, kernel = beta(op, "betas[0]"), beta(op, "betas[1]"), linked(kernels.lion_step)
 
     def implementation(param, grad, m, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
         rate, decay = number(lr), number(weight_decay)

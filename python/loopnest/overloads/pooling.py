@@ -7,6 +7,8 @@ from numba.extending import register_jitable
 
 from loopnest import pooling as public
 from loopnest.kernels import pooling as kernels
+from loopnest.kernels import whole
+from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     array_of,
     contiguous,
@@ -101,7 +103,7 @@ def avg_pool2d(
     dtype = same_dtype(op, x=x)
     resolve, divisor = _resolve(op, kernel_size, stride, padding, 1), _divisor(op, divisor_override)
     prepare, make, check = contiguous(x, dtype), output(op, out, dtype, 4), separate(op, out)
-    kernel = kernels.avg_pool2d
+    kernel = linked(whole.avg_pool2d)
 
     def implementation(
         x,
@@ -119,8 +121,7 @@ def avg_pool2d(
         a = prepare(x)
         y = make(out, (n, c, oh, ow))
         check(y, a)
-        work = np.empty(2 * width + 256, a.dtype)
-        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, work, 0, n * c * oh, y)
+        kernel(a, o, include, by, y)
         return y
 
     return implementation
@@ -144,7 +145,7 @@ def avg_pool2d_backward(
     dtype = same_dtype(op, dy=dy, x=x)
     resolve, divisor = _resolve(op, kernel_size, stride, padding, 1), _divisor(op, divisor_override)
     prepare, make, check = contiguous(dy, dtype), output(op, out, dtype, 4), separate(op, out)
-    kernel = kernels.avg_pool2d_backward
+    kernel = linked(whole.avg_pool2d_backward)
 
     def implementation(
         dy,
@@ -165,8 +166,7 @@ def avg_pool2d_backward(
         a = prepare(dy)
         dx = make(out, x.shape)
         check(dx, a)
-        work = np.empty(ow + 2 * width + 320, a.dtype)
-        kernel(a, o[0], o[1], o[2], o[3], o[4], o[5], include, by, work, 0, n * c, dx)
+        kernel(a, o, include, by, dx)
         return dx
 
     return implementation
@@ -210,25 +210,19 @@ def max_pool2d(
     return implementation
 
 
+_maxima, _maxima_indices = linked(whole.max_pool2d), linked(whole.max_pool2d_indices)
+
+
 @register_jitable
-def _without_indices(x, o, y):
-    height, width = x.shape[2], x.shape[3]
-    # The size is that of pooling.Geometry.space.
-    rows = max(1, min(8, 4096 // width))
-    kept = min((rows - 1) * o[2] + (o[0] - 1) * o[6] + 1, height)
-    work = np.empty(rows * width + 256 + kept * (max(width, y.shape[3]) + 64), x.dtype)
-    items = y.shape[0] * y.shape[1] * y.shape[2]
-    kernels.max_pool2d(x, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], work, 0, items, y)
+def _without_indices(x, options, y):
+    _maxima(x, options, y)
     return y
 
 
 @register_jitable
-def _with_indices(x, o, y):
+def _with_indices(x, options, y):
     indices = np.empty(y.shape, np.int64)
-    items = y.shape[0] * y.shape[1] * y.shape[2]
-    kernels.max_pool2d_indices(
-        x, o[0], o[1], o[2], o[3], o[4], o[5], o[6], o[7], 0, items, indices, y
-    )
+    _maxima_indices(x, options, indices, y)
     return y, indices
 
 
@@ -255,7 +249,7 @@ def max_pool2d_backward(
         raise TypingError(f"{op}: indices is {indices}; accepted: an integer array, 4 dimensions")
     dtype = same_dtype(op, dy=dy, x=x)
     prepare, make, check = contiguous(dy, dtype), output(op, out, dtype, 4), separate(op, out)
-    kernel = kernels.max_pool2d_backward
+    kernel = linked(kernels.max_pool2d_backward)
     message = op + ": dy has not the shape of the output"
     if is_none(kernel_size):
         fits = register_jitable(lambda x, dy, kernel_size, stride, padding, dilation, ceil: None)
@@ -298,16 +292,6 @@ def max_pool2d_backward(
     return implementation
 
 
-@register_jitable
-def _means(x, y):
-    kernels.global_avg_pool2d(x, 0, y.size, y)
-
-
-@register_jitable
-def _maxima(x, y):
-    kernels.global_max_pool2d(x, np.empty(512, x.dtype), 0, y.size, y)
-
-
 def _register_global(name, run):
     @overloads(getattr(public, name))
     def global_pool(x, out=None):
@@ -330,8 +314,8 @@ def _register_global(name, run):
         return implementation
 
 
-_register_global("global_avg_pool2d", _means)
-_register_global("global_max_pool2d", _maxima)
+_register_global("global_avg_pool2d", linked(whole.global_avg_pool2d))
+_register_global("global_max_pool2d", linked(whole.global_max_pool2d))
 
 
 @overloads(public.average_filter)
