@@ -210,7 +210,7 @@ def max_pool2d_indices(x, options, indices, y):
 @kernel
 def avg_pool2d(x, options, include, by, y):
     """Means of windows, over padding too with ``include``; a ``by`` other than 0 divides."""
-    kh, kw, sh, sw, ph, pw, _, _ = options
+    kh, kw, sh, sw, ph, pw = options
     work = np.empty(2 * x.shape[3] + 256, x.dtype)
     items = y.shape[0] * y.shape[1] * y.shape[2]
     _avg_pool2d(x, kh, kw, sh, sw, ph, pw, include, by, work, 0, items, y)
@@ -218,7 +218,7 @@ def avg_pool2d(x, options, include, by, y):
 
 @kernel
 def avg_pool2d_backward(dy, options, include, by, dx):
-    kh, kw, sh, sw, ph, pw, _, _ = options
+    kh, kw, sh, sw, ph, pw = options
     work = np.empty(dy.shape[3] + 2 * dx.shape[3] + 320, dy.dtype)
     planes = dx.shape[0] * dx.shape[1]
     _avg_pool2d_backward(dy, kh, kw, sh, sw, ph, pw, include, by, work, 0, planes, dx)

@@ -303,7 +303,7 @@ def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, grou
     x, weight, bias = arrays.normal(*x_shape), arrays.normal(*weight_shape), arrays.normal(k)
     expected = plain(x, weight, bias, options, groups, (n, k, oh, ow))
     tiled, sizes = ckernels.convolution_tiled, (n, c, k, groups, r, s, oh, ow)
-    sizes = (*sizes, *options[:2], *options[4:], x.itemsize, False)
+    sizes = (*sizes, *options[:2], *options[4:], x.itemsize)
     by_numba = kernels.convolution_tiled.prepare(*sizes)
     assert by_numba[0] == method
     for planner, worker in itertools.product(SETS, SETS):
