@@ -63,10 +63,30 @@ def _winograd(t: Any) -> object:
     return ln.conv2d(_image(t), np.ones((1, 1, 3, 3), t), algorithm="winograd")
 
 
-_CONVOLUTION: dict[str, Call] = {
-    "conv2d": lambda t: (ln.conv2d(_image(t), _image(t), np.ones(1, t)), _winograd(t)),
-    "conv2d_backward": lambda t: ln.conv2d_backward(np.ones((1, 1, 1, 1), t), *[_image(t)] * 2),
-}
+def _layer(t: Any, channels: int, size: int, kernel: int) -> tuple[np.ndarray, np.ndarray]:
+    """Input and weight of a layer of as many filters as channels."""
+    return np.ones((1, channels, size, size), t), np.ones((channels, channels, kernel, kernel), t)
+
+
+def _conv2d(t: Any) -> None:
+    # One layer for each row of the table in kernels/convolution_plan.py.
+    for channels, size, kernel in ((1, 4, 4), (1, 32, 3), (8, 16, 3), (32, 16, 3)):
+        ln.conv2d(*_layer(t, channels, size, kernel), np.ones(channels, t))
+    _winograd(t)
+
+
+def _conv2d_backward(t: Any) -> None:
+    for channels, size in ((1, 4), (16, 16)):
+        x, weight = _layer(t, channels, size, 3)
+        ln.conv2d_backward(ln.conv2d(x, weight), x, weight)
+
+
+def _squares(t: Any) -> list[np.ndarray]:
+    """Matrices for the plain and for the tiled product."""
+    return [np.ones((size, size), t) for size in (2, 64)]
+
+
+_CONVOLUTION: dict[str, Call] = {"conv2d": _conv2d, "conv2d_backward": _conv2d_backward}
 _POOLING: dict[str, Call] = {
     "avg_pool2d": lambda t: ln.avg_pool2d(_image(t), 2),
     "avg_pool2d_backward": lambda t: ln.avg_pool2d_backward(np.ones((1, 1, 2, 2), t), _image(t), 2),
@@ -76,8 +96,8 @@ _POOLING: dict[str, Call] = {
     "global_max_pool2d": lambda t: ln.global_max_pool2d(_image(t)),
 }
 _DENSE: dict[str, Call] = {
-    "linear": lambda t: ln.linear(_matrix(t), _matrix(t), np.ones(2, t)),
-    "linear_backward": lambda t: ln.linear_backward(*[_matrix(t)] * 3),
+    "linear": lambda t: [ln.linear(m, m, np.ones(len(m), t)) for m in _squares(t)],
+    "linear_backward": lambda t: [ln.linear_backward(m, m, m) for m in _squares(t)],
 }
 _TARGETS = (np.zeros(2, np.int64), None)  # class indices; None: probabilities of the logits' dtype
 
@@ -105,6 +125,20 @@ def _logic_network(t: Any) -> object:
     return net.scores(np.zeros((1, 3)), soft=True)
 
 
+def _network(t: Any) -> object:
+    """A small network compiled for callers inside ``@njit``, with its gradient."""
+    net = ln.Sequential(
+        *(ln.Conv2d(1, 2, 3), ln.ReLU(), ln.MaxPool2d(2), ln.Flatten(), ln.Linear(2, 2)),
+        dtype=t,
+    )
+    if "numba" not in ln.available_backends():
+        return net(_image(t))
+    gradient = net.njit_gradient((1, 4, 4), batch=2)
+    gradient(_image(t), np.zeros(1, np.int64), np.empty(net.vector.size, t))
+    return net.njit((1, 4, 4))(_image(t))
+
+
+_NETWORK: dict[str, Call] = {"Network": _network}
 _GATES: dict[str, Call] = {
     "gate_forward": lambda t: ln.gate_forward("xor", *[np.ones(1, t)] * 2),
     "LogicNetwork": _logic_network,
@@ -137,6 +171,7 @@ ROWS: dict[str, dict[str, Call]] = {
     "optimizer": _OPTIMIZER,
     "descent": _DESCENT,
     "gates": _GATES,
+    "network": _NETWORK,
 }
 
 
