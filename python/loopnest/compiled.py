@@ -20,6 +20,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
+from loopnest.activation import WIDE
 from loopnest.bound import array_at, bound, keep, release, stack_block, take
 from loopnest.kernels import activation, arrange, loss, whole
 from loopnest.kernels.jit import OPTIONS
@@ -242,7 +243,7 @@ def _activate(w: Writer, g: Group) -> None:
     name = g.options["activation"]
     if name is not None:
         more = ["0.01"] if name == "leaky_relu" else []  # the slope of the fused one
-        w.call(getattr(activation, name), g.flat_y, *more, g.flat_y)
+        w.call(getattr(activation, WIDE.get(name, name)), g.flat_y, *more, g.flat_y)
 
 
 def _matmul(w: Writer, g: Group) -> None:
