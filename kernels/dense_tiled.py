@@ -33,6 +33,8 @@ from loopnest.kernels.tiles import FEW_SAMPLE_ROWS, SAMPLE_ROWS, SAMPLE_VECTORS
 
 _U = np.uint64
 _PANEL_ROW = _U(SAMPLE_VECTORS * VECTOR_BYTES)
+# Plain constants would be types of their own, for which Numba compiles what they are passed to anew.
+_ROWS, _ONE = np.int64(SAMPLE_ROWS), np.int64(1)
 
 # Below: the plain loops; nothing to prepare, and a few rows are a matter of memory.
 FEWEST_ROWS = 4
@@ -168,19 +170,29 @@ def _tiles(
         first += nv * lanes
 
 
-@block
-def _multiply(
-    zero, a, a_step, a_term, b, packed, bias, rows, terms, columns, turned, first, last, work, y
-):
-    """Tasks [first, last) of a product of matrices at these addresses, steps in bytes.
+@kernel
+def linear_tiled(a, b, bias, packed, form, first, last, work, y):
+    """Tasks [first, last) of a product of the table, from x and weight, dy and weight, or x and dy.
 
-    B and y are contiguous, both the other way round if ``turned``; packed or bias 0 means none.
+    One kernel for all, for it takes a while to compile. work as `prepare` counts it.
     """
-    size, panel_row = _U(size_of(zero)), _PANEL_ROW
-    panel, block_row = np.int64(panel_row // size), _U(SAMPLE_ROWS) * size
+    samples, (inputs, outputs) = a.shape[0], y.shape if form == BACKWARD_WEIGHT else b.shape
+    rows, terms, columns = _sizes(form, samples, inputs, outputs)
+    turned = form == BACKWARD_INPUT  # out is y's transpose, B that of `b`
+    zero, none, size, panel_row = a.dtype.type(0), _U(0), _U(a.itemsize), _PANEL_ROW
+    from_a, a_step, a_term, from_b = _U(a.ctypes.data), _U(terms) * size, size, _U(b.ctypes.data)
+    if turned:
+        from_a, from_b = from_b, from_a
+    elif form == BACKWARD_WEIGHT:
+        a_step, a_term = size, _U(rows) * size
     b_step, y_step = _U(terms if turned else columns) * size, _U(rows if turned else columns) * size
-    deep, slice_terms = ceil_div(rows, SAMPLE_ROWS), _slice(terms)
-    sums = work + _U(slice_terms) * panel_row
+    panel, block_row, space = (
+        np.int64(panel_row // size),
+        _U(SAMPLE_ROWS) * size,
+        _U(work.ctypes.data),
+    )
+    deep, slice_terms = ceil_div(rows, _ROWS), _slice(terms)
+    sums = space + _U(slice_terms) * panel_row
     own_bias = sums + _U(min(deep, MOST_BLOCKS) * SAMPLE_ROWS) * panel_row
     rest = own_bias + panel_row  # the last rows as a whole block, [term][row]
     has_rest = False
@@ -191,23 +203,24 @@ def _multiply(
         task += blocks
         column = number * panel
         width, along = min(panel, columns - column), _U(column) * size
-        copied = not packed and (turned or width < panel or rows >= COPY_FROM)
-        offset = _U(0)
-        if bias:
+        copied = not packed.size and (turned or width < panel or rows >= COPY_FROM)
+        offset = none
+        if bias.size:
             offset = own_bias
-            copy_matrix(zero, bias + along, _U(0), 1, width, offset, _U(0), panel)
+            at = _U(bias.ctypes.data) + along
+            copy_matrix(zero, at, none, _ONE, width, offset, none, panel)
         for start in range(0, terms, slice_terms):
             count = min(slice_terms, terms - start)
-            part_of_b, step, following = work, panel_row, _U(0)
-            if packed:
-                part_of_b = packed + _U(number * terms + start) * panel_row
+            part_of_b, step, following = space, panel_row, none
+            if packed.size:
+                part_of_b = _U(packed.ctypes.data) + _U(number * terms + start) * panel_row
             elif turned:
-                at = b + _U(column) * b_step + _U(start) * size
-                transpose(zero, at, b_step, width, count, work, panel_row, panel)
+                at = from_b + _U(column) * b_step + _U(start) * size
+                transpose(zero, at, b_step, width, count, space, panel_row, panel)
             else:
-                at = b + _U(start) * b_step + along
+                at = from_b + _U(start) * b_step + along
                 if copied:
-                    copy_matrix(zero, at, b_step, count, width, work, panel_row, panel)
+                    copy_matrix(zero, at, b_step, count, width, space, panel_row, panel)
                     if start + count < terms:
                         following = at + _U(count) * b_step
                 else:
@@ -215,51 +228,27 @@ def _multiply(
             for block_number in range(blocks):
                 row = (part + block_number) * SAMPLE_ROWS
                 height = min(SAMPLE_ROWS, rows - row)
-                from_a, row_step, term_step = a + _U(row) * a_step, a_step, a_term
+                at, row_step, term_step = from_a + _U(row) * a_step, a_step, a_term
                 if height < SAMPLE_ROWS and height != FEW_SAMPLE_ROWS:
                     if not has_rest and a_term == size:
-                        transpose(zero, from_a, a_step, height, terms, rest, block_row, SAMPLE_ROWS)
+                        transpose(zero, at, a_step, height, terms, rest, block_row, _ROWS)
                     elif not has_rest:
-                        copy_matrix(
-                            zero, from_a, a_term, terms, height, rest, block_row, SAMPLE_ROWS
-                        )
+                        copy_matrix(zero, at, a_term, terms, height, rest, block_row, _ROWS)
                     has_rest = True
-                    from_a, row_step, term_step = rest, size, block_row
-                from_a += _U(start) * term_step
-                ahead, ahead_step = from_a, _U(0)
+                    at, row_step, term_step = rest, size, block_row
+                at += _U(start) * term_step
+                ahead, ahead_step = at, none
                 if following and block_number < SAMPLE_VECTORS:
                     ahead, ahead_step = following + _U(block_number * VECTOR_BYTES), b_step
-                to = _U(0)
+                to = none
                 if start + count == terms:
-                    to = y + _U(row) * (size if turned else y_step)
+                    to = _U(y.ctypes.data) + _U(row) * (size if turned else y_step)
                     to += _U(column) * (y_step if turned else size)
                 _tiles(
-                    zero, from_a, row_step, term_step, part_of_b, step, count, ahead, ahead_step,
+                    zero, at, row_step, term_step, part_of_b, step, count, ahead, ahead_step,
                     sums + _U(block_number * SAMPLE_ROWS) * panel_row, start == 0, offset, to, y_step,
                     height, width, turned,
                 )  # fmt: skip
-
-
-@kernel
-def linear_tiled(a, b, bias, packed, form, first, last, work, y):
-    """A product of the table, from x and weight, dy and weight, or x and dy; work as `prepare` counts it.
-
-    One kernel for all, for it takes a while to compile.
-    """
-    samples, (inputs, outputs) = a.shape[0], y.shape if form == BACKWARD_WEIGHT else b.shape
-    rows, terms, columns = _sizes(form, samples, inputs, outputs)
-    turned = form == BACKWARD_INPUT
-    size, none = _U(a.itemsize), _U(0)
-    at, a_step, a_term, from_b = _U(a.ctypes.data), _U(terms) * size, size, _U(b.ctypes.data)
-    if turned:
-        at, from_b = from_b, at
-    elif form == BACKWARD_WEIGHT:
-        a_step, a_term = size, _U(rows) * size
-    _multiply(
-        a.dtype.type(0), at, a_step, a_term, from_b,
-        _U(packed.ctypes.data) if packed.size else none, _U(bias.ctypes.data) if bias.size else none,
-        rows, terms, columns, turned, first, last, _U(work.ctypes.data), _U(y.ctypes.data),
-    )  # fmt: skip
 
 
 @kernel
