@@ -27,7 +27,9 @@ from loopnest.kernels.simd_tiles import (
     VECTOR_BYTES,
     copy_padded,
     copy_transposed,
+    load_tile,
     size_of,
+    store_tile,
 )
 from loopnest.kernels.tiles import FEW_SAMPLE_ROWS, SAMPLE_ROWS, SAMPLE_VECTORS
 
@@ -93,8 +95,11 @@ def copy_matrix(zero, source, source_step, rows, columns, target, target_step, w
     Addresses; steps in bytes.
     """
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    whole = columns - columns % lanes
     for _ in range(rows):
-        for j in range(0, written, lanes):
+        for j in range(0, whole, lanes):
+            store_tile(load_tile(zero, source + _U(j) * size, 1, 1), target + _U(j) * size)
+        for j in range(whole, written, lanes):
             at, to = source + _U(j) * size, target + _U(j) * size
             copy_padded(zero, at, to, columns - j, written - j)
         source += source_step
