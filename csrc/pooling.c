@@ -17,6 +17,7 @@ void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad
         int64_t plane = row / d->oh;
         window h = pool_window(row % d->oh, d->stride_h, d->pad_h, height, d->kernel_h);
         int64_t start = (plane * height + h.first) * width, to = row * d->ow;
+        F(row_fetch)(x + start, d->stride_h * width);
         if (usual && h.last - h.first == 2) {
             int64_t count = pool_min(rounded(d->ow, last * d->ow - to), (end_of_x - start - width) >> 1);
             F(row_mean_of_2_by_2)(x + start, x + start + width, y + to, count, divisor ? divisor : 4);
@@ -159,6 +160,7 @@ void OP(max_pool2d)(const real *x, const ln_pool2d_shape *d, real *work, int64_t
             int64_t h1 = pool_min(h0 + rows, bottom), size = (h1 - h0) * width;
             int64_t start = (plane * height + h0) * width;
             const real *source = x + start;
+            F(row_fetch)(source, size);
             int nan = F(has_nan)(source, size);
             if (nan)
                 last_nan = h1 - 1;

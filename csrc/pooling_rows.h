@@ -3,6 +3,7 @@
 
 #ifndef LN_POOLING_ROWS
 #define LN_POOLING_ROWS
+#define LN_AHEAD 4096 /* bytes */
 #define LN_SLACK 64 /* elements of work space behind a row, for counts rounded up */
 
 static inline int64_t pool_min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -87,6 +88,14 @@ static inline void F(row_merge)(const real *even, const real *odd, real *y, int6
         y[2 * i] = even[i];
         y[2 * i + 1] = odd[i];
     }
+}
+
+/* Ask for `count` numbers that will be read some rows later; they need not exist. The CPU looks
+ * ahead by itself, but not beyond a page of 4 KB: it starts anew on each. */
+static inline void F(row_fetch)(const real *x, int64_t count)
+{
+    for (uintptr_t at = 0; at < (uintptr_t)count * sizeof *x; at += 64)
+        __builtin_prefetch((const void *)((uintptr_t)x + LN_AHEAD + at), 0, 3);
 }
 
 /* ---- sums: each begins with 0, so that -0 becomes 0 ---- */

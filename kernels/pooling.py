@@ -14,7 +14,7 @@ strides beyond 2.
 
 import numpy as np
 
-from loopnest.kernels.jit import kernel
+from loopnest.kernels.jit import block, kernel
 from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.pooling_rows import (
@@ -22,14 +22,13 @@ from loopnest.kernels.pooling_rows import (
     add,
     batch,
     best_of_3,
-    best_of_3_or_nan,
-    better_of_2,
     better_of_2_or_nan,
     better_or_nan,
     better_place,
     copy,
     divide,
     element,
+    fetch,
     fill,
     first_place,
     first_sum,
@@ -47,6 +46,10 @@ from loopnest.kernels.pooling_rows import (
     window,
 )  # fmt: skip
 from loopnest.kernels.simd import prefer_wide
+from loopnest.kernels.simd_tiles import size_of
+
+_U = np.uint64
+_ONE, _NONE = np.int64(1), np.int64(0)  # of one type with variables: a literal has its own
 
 
 @kernel
@@ -62,6 +65,7 @@ def avg_pool2d(
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    from_x, bytes_ = _U(x1.ctypes.data), _U(x1.itemsize)
     inner_first, inner_last = inner(stride_w, pad_w, width, kernel_w, out_w)
     begin = inner_first * stride_w - pad_w
     half = (width // 2 + SLACK) if stride_w == 2 else 0
@@ -73,6 +77,7 @@ def avg_pool2d(
             top, bottom, padded_h = window(oh, stride_h, pad_h, height, kernel_h)
             start, end = (plane * height + top) * width, (plane * height + bottom) * width
             to = (plane * out_h + oh) * out_w
+            fetch(from_x + _U(start) * bytes_, stride_h * width * x1.itemsize)
             if usual and bottom - top == 2:
                 count = min(rounded(out_w, last * out_w - to), (end_of_x - start - width) >> 1)
                 by = divisor if divisor else 4
@@ -189,31 +194,26 @@ def avg_pool2d_backward(
         fill(dx1, (plane * height + fresh) * width, (height - fresh) * width, zero)
 
 
-@inlined
-def maxima(x, origin, a, step, last, pitch, half, y, to, count, nan):
-    """y[to + i] = maximum of elements a + i, a + step + i, ... last + i.
+@block
+def maxima(zero, x, a, step, last, pitch, half, y, count, nan):
+    """y[i] = maximum of elements a + i, a + step + i, ... last + i; x and y are addresses.
 
     What is an element: one of a row (pitch 1), one of a row that is split (half is not 0),
     or a row (pitch is its length).
     """
+    size = _U(size_of(zero))
     b = min(a + step, last)
     c = min(b + step, last)
-    p = origin + element(a, half) * pitch
-    q = origin + element(b, half) * pitch
-    r = origin + element(c, half) * pitch
-    if nan:
-        best_of_3_or_nan(x, p, q, r, y, to, count)
-    else:
-        best_of_3(x, p, q, r, y, to, count)
-    while c < last:
+    from_a = x + _U(element(a, half) * pitch) * size
+    while True:
+        from_b = x + _U(element(b, half) * pitch) * size
+        from_c = x + _U(element(c, half) * pitch) * size
+        best_of_3(zero, from_a, from_b, from_c, y, count, nan)
+        if c >= last:
+            break
+        from_a = y
         b = c + step
         c = min(b + step, last)
-        q = origin + element(b, half) * pitch
-        r = origin + element(c, half) * pitch
-        if nan:
-            better_of_2_or_nan(x, q, r, y, to, count)
-        else:
-            better_of_2(x, q, r, y, to, count)
 
 
 @kernel
@@ -230,6 +230,8 @@ def max_pool2d(
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    zero, bytes_ = x1.dtype.type(0), _U(x1.itemsize)
+    from_x, to_y, space = _U(x1.ctypes.data), _U(y1.ctypes.data), _U(work.ctypes.data)
     extent_h, extent_w = (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w
     inner_first, inner_last = inner(stride_w, pad_w, width, extent_w + 1, out_w)
     inner_count = inner_last - inner_first
@@ -258,6 +260,7 @@ def max_pool2d(
         while h0 < bottom:
             h1 = min(h0 + rows, bottom)
             start, size = (plane * height + h0) * width, (h1 - h0) * width
+            fetch(from_x + _U(start) * bytes_, size * x1.itemsize)
             nan = has_nan(x1, start, size)
             if nan:
                 last_nan = h1 - 1
@@ -273,10 +276,12 @@ def max_pool2d(
                     count = (h1 - h0 - 1) * pitch + inner_count
                 else:
                     count = rounded(inner_count, end_of_x - start - end)
+                target = space + _U(to) * bytes_
                 if stride_w == 1:
-                    maxima(x1, start, w, dilation_w, end, 1, 0, work, to, count, nan)
+                    source = from_x + _U(start) * bytes_
+                    maxima(zero, source, w, dilation_w, end, _ONE, _NONE, target, count, nan)
                 elif stride_w == 2:
-                    maxima(work, 0, w, dilation_w, end, 1, half, work, to, count, nan)
+                    maxima(zero, space, w, dilation_w, end, _ONE, half, target, count, nan)
                 else:
                     for i in range(inner_count):
                         work[to + i] = max_of_few(
@@ -309,18 +314,10 @@ def max_pool2d(
                     count = n * out_w
                 h -= base
                 maxima(
-                    work,
-                    kept,
-                    h + i * dilation_h,
-                    dilation_h,
-                    h + (end - 1) * dilation_h,
-                    pitch,
-                    0,
-                    y1,
-                    to,
-                    count,
+                    zero, space + _U(kept) * bytes_, h + i * dilation_h, dilation_h,
+                    h + (end - 1) * dilation_h, pitch, _NONE, to_y + _U(to) * bytes_, count,
                     last_nan >= h + base,
-                )
+                )  # fmt: skip
             else:
                 fill(y1, to, out_w, x1.dtype.type(-np.inf))
             oh += n

@@ -9,10 +9,23 @@ import numpy as np
 
 # Forced inline: Numba counts the references of an array that is passed on, at each call.
 from loopnest.kernels.jit import scalar as inlined
+from loopnest.kernels.simd import select
+from loopnest.kernels.simd_tiles import (
+    VECTOR_BYTES,
+    larger,
+    larger_or_nan,
+    load_some,
+    load_tile,
+    prefetch,
+    size_of,
+    store_some,
+    store_tile,
+)
 from loopnest.kernels.wide import LANES, evens, load, mul, odds, splat, store
 from loopnest.kernels.wide import add as plus
 
 _U = np.uint64
+_LINE, _AHEAD = _U(64), _U(4096)  # bytes
 SLACK = 64  # elements of work space behind a row, for counts rounded up
 
 
@@ -102,6 +115,16 @@ def merge(x, even, odd, y, to, count):
         y[to + _U(2) * i + _U(1)] = x[odd + i]
 
 
+@inlined
+def fetch(address, size):
+    """Ask for ``size`` bytes that will be read some rows later; they need not exist.
+
+    The CPU looks ahead by itself, but not beyond a page of 4 KB: it starts anew on each.
+    """
+    for at in range(_U(0), _U(size), _LINE):
+        prefetch(address + _AHEAD + at, 0)
+
+
 # ---- sums: each begins with 0, so that -0 becomes 0 ----
 
 
@@ -181,30 +204,23 @@ def sum_of_few(x, first, last):
 
 
 @inlined
-def best_of_3(x, a, b, c, y, to, count):
-    a, b, c, to = _U(a), _U(b), _U(c), _U(to)
-    for i in range(_U(count)):
-        best, v, w = x[a + i], x[b + i], x[c + i]
-        best = v if v > best else best
-        y[to + i] = w if w > best else best
-
-
-@inlined
-def best_of_3_or_nan(x, a, b, c, y, to, count):
-    a, b, c, to = _U(a), _U(b), _U(c), _U(to)
-    for i in range(_U(count)):
-        best, v, w = x[a + i], x[b + i], x[c + i]
-        best = v if (v > best) | (v != v) else best
-        y[to + i] = w if (w > best) | (w != w) else best
-
-
-@inlined
-def better_of_2(x, a, b, y, to, count):
-    a, b, to = _U(a), _U(b), _U(to)
-    for i in range(_U(count)):
-        best, v, w = y[to + i], x[a + i], x[b + i]
-        best = v if v > best else best
-        y[to + i] = w if w > best else best
+def best_of_3(zero, a, b, c, y, count, nan):
+    """Of ``count`` numbers at three addresses; y may be a. NaN is told only if ``nan``."""
+    lanes, step = VECTOR_BYTES // size_of(zero), _U(VECTOR_BYTES)
+    if nan:
+        for _ in range(count // lanes):
+            best = larger_or_nan(load_tile(zero, a, 1, 1), load_tile(zero, b, 1, 1))
+            store_tile(larger_or_nan(best, load_tile(zero, c, 1, 1)), y)
+            a, b, c, y = a + step, b + step, c + step, y + step
+    else:
+        for _ in range(count // lanes):
+            best = larger(load_tile(zero, a, 1, 1), load_tile(zero, b, 1, 1))
+            store_tile(larger(best, load_tile(zero, c, 1, 1)), y)
+            a, b, c, y = a + step, b + step, c + step, y + step
+    rest = count % lanes
+    if rest:
+        best = larger_or_nan(load_some(zero, a, rest), load_some(zero, b, rest))
+        store_some(larger_or_nan(best, load_some(zero, c, rest)), y, rest)
 
 
 @inlined
@@ -273,9 +289,9 @@ def has_nan(x, a, count):
 
 @inlined
 def max_of_few(x, first, step, count):
+    """No branch on the values: which is the larger, nobody can foretell."""
     best = x[_U(first)]
     for j in range(_U(1), _U(count)):
         value = x[_U(first) + j * _U(step)]
-        if value > best or value != value:
-            best = value
+        best = select((value > best) | (value != value), value, best)
     return best
