@@ -1,4 +1,4 @@
-/* bit_ops.h: the list of kernels on 64-bit words, as ops.h is that of the float kernels. */
+/* bit_ops.h: the list of kernels on 64-bit integers, as ops.h is that of the float kernels. */
 
 /* logic_bits.c */
 LN_OP(logic_pack,
@@ -15,3 +15,8 @@ LN_OP(logic_count,
 LN_OP(logic_label,
       (const int32_t *scores, int64_t classes, int64_t first, int64_t last, int64_t *labels),
       (scores, classes, first, last, labels))
+
+/* pooling_indices.c */
+LN_OP(indices_outside,
+      (const int64_t *indices, int64_t count, int64_t plane_size, int64_t *outside),
+      (indices, count, plane_size, outside))

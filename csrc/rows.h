@@ -53,4 +53,5 @@
 /* Rows without floating point, once. */
 #define SUFFIX u64
 #include "logic_bits.c"
+#include "pooling_indices.c"
 #undef SUFFIX

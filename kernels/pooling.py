@@ -407,15 +407,30 @@ def max_pool2d_indices(
 
 
 @kernel
+def indices_outside(indices, plane_size):
+    """Whether an index is not from -1 to plane_size - 1.
+
+    The sign bits of each index + 1 and of its distance from the last are gathered: that vectorises.
+    """
+    indices1, signs = indices.reshape(indices.size), np.int64(0)
+    for i in range(_U(indices1.size)):
+        index = indices1[i]
+        signs |= (index + 1) | (plane_size - 1 - index)
+    return signs < 0
+
+
+@kernel
 def max_pool2d_backward(dy, indices, first, last, dx):
     """Planes [first, last) of the N*C of dx: each output in order gives to its maximum."""
     plane_size, out_size = dx.shape[2] * dx.shape[3], dy.shape[2] * dy.shape[3]
     dx1, dy1, indices1 = dx.reshape(dx.size), dy.reshape(dy.size), indices.reshape(indices.size)
     for plane in range(first, last):
-        dx1[plane * plane_size : (plane + 1) * plane_size] = 0
-        for out in range(plane * out_size, (plane + 1) * out_size):
-            if indices1[out] >= 0:
-                dx1[plane * plane_size + indices1[out]] += dy1[out]
+        start = plane * plane_size
+        fill(dx1, start, plane_size, dx1.dtype.type(0))
+        for out in range(_U(plane * out_size), _U((plane + 1) * out_size)):
+            index = indices1[out]
+            if index >= 0:
+                dx1[_U(start + index)] += dy1[out]
 
 
 @kernel

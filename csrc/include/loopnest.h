@@ -177,7 +177,9 @@ void ln_max_pool2d_f64(const double *x, const ln_pool2d_shape *shape, double *wo
 /* the same, and the position of each maximum within its plane, -1 for an empty window */
 void ln_max_pool2d_indices_f32(const float *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, float *y);
 void ln_max_pool2d_indices_f64(const double *x, const ln_pool2d_shape *shape, int64_t first, int64_t last, int64_t *indices, double *y);
-/* items: the planes of dx, plane_size = h*w; out_size = oh*ow */
+/* *outside: 1 if one of `count` indices is not from -1 to plane_size - 1, else 0 */
+void ln_indices_outside_u64(const int64_t *indices, int64_t count, int64_t plane_size, int64_t *outside);
+/* items: the planes of dx, plane_size = h*w; out_size = oh*ow; no index may be outside */
 void ln_max_pool2d_backward_f32(const float *dy, const int64_t *indices, int64_t plane_size, int64_t out_size, int64_t first, int64_t last, float *dx);
 void ln_max_pool2d_backward_f64(const double *dy, const int64_t *indices, int64_t plane_size, int64_t out_size, int64_t first, int64_t last, double *dx);
 /* items: the planes, size = h*w elements each */

@@ -383,7 +383,7 @@ def max_pool2d_backward(
     checks.same_shape(op, "dy", dy, (*x.shape[:2], *dy.shape[2:]))
     checks.same_shape(op, "indices", indices, dy.shape)
     plane = x.shape[2] * x.shape[3]
-    if indices.size and not (indices.min() >= -1 and indices.max() < plane):
+    if backend.kernels.pooling.indices_outside(indices, plane):
         wrong = indices.min() if indices.min() < -1 else indices.max()
         raise ValueError(f"{op}: indices holds {wrong}; accepted: -1 to {plane - 1}")
     dx = checks.output(op, out, x.shape, dtype, (*given, dy, indices))

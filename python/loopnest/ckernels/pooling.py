@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from loopnest._c import ffi
-from loopnest.ckernels.call import kernel
+from loopnest._c import ffi, lib
+from loopnest.ckernels.call import kernel, pointer
 
 
 @functools.lru_cache(maxsize=1024)
@@ -37,6 +37,12 @@ def max_pool2d(x, *options):
 def max_pool2d_indices(x, *options):
     *options, first, last, indices, y = options
     return x, _shape(x.shape, y.shape, *options), first, last, indices, y
+
+
+def indices_outside(indices, plane_size):
+    outside = ffi.new("int64_t *")
+    lib.ln_indices_outside_u64(pointer(indices), indices.size, plane_size, outside)
+    return outside[0] != 0
 
 
 @kernel("max_pool2d_backward")

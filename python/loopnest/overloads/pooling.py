@@ -226,6 +226,16 @@ def _with_indices(x, options, y):
     return y, indices
 
 
+@register_jitable
+def _as_given(indices):
+    return np.ascontiguousarray(indices)
+
+
+@register_jitable
+def _as_int64(indices):
+    return np.ascontiguousarray(indices).astype(np.int64)
+
+
 @overloads(public.max_pool2d_backward)
 def max_pool2d_backward(
     dy,
@@ -249,7 +259,8 @@ def max_pool2d_backward(
         raise TypingError(f"{op}: indices is {indices}; accepted: an integer array, 4 dimensions")
     dtype = same_dtype(op, dy=dy, x=x)
     prepare, make, check = contiguous(dy, dtype), output(op, out, dtype, 4), separate(op, out)
-    kernel = linked(kernels.max_pool2d_backward)
+    kernel, outside = linked(kernels.max_pool2d_backward), kernels.indices_outside
+    as_places = _as_given if indices.dtype == types.int64 else _as_int64
     message = op + ": dy has not the shape of the output"
     if is_none(kernel_size):
         fits = register_jitable(lambda x, dy, kernel_size, stride, padding, dilation, ceil: None)
@@ -278,11 +289,9 @@ def max_pool2d_backward(
         if dy.shape[0] != x.shape[0] or dy.shape[1] != x.shape[1] or dy.shape != indices.shape:
             raise ValueError("max_pool2d_backward: dy, x and indices do not fit together")
         fits(x, dy, kernel_size, stride, padding, dilation, ceil_mode)
-        places = np.ascontiguousarray(indices).astype(np.int64)
-        plane = x.shape[2] * x.shape[3]
-        for place in places.reshape(places.size):
-            if place < -1 or place >= plane:
-                raise ValueError("max_pool2d_backward: indices holds one outside the plane")
+        places = as_places(indices)
+        if outside(places, x.shape[2] * x.shape[3]):
+            raise ValueError("max_pool2d_backward: indices holds one outside the plane")
         a = prepare(dy)
         dx = make(out, x.shape)
         check(dx, a)
