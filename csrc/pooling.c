@@ -38,7 +38,7 @@ void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad
         if (d->stride_w > 2) {
             for (int64_t i = 0; i < inner_count; i++)
                 here[i] = F(sum_of_few)(work + begin + i * d->stride_w, d->kernel_w);
-        } else {
+        } else if (count) { /* a window may be far wider than the input */
             if (d->kernel_w == 1)
                 F(row_first_sum)(used + pool_element(begin, half), here, count);
             else

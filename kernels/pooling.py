@@ -102,7 +102,7 @@ def avg_pool2d(
                 for ow in range(inner_first, inner_last):
                     w = ow * stride_w - pad_w
                     y1[to + ow] = sum_of_few(work, w, w + kernel_w)
-            else:
+            elif count:  # a window may be far wider than the input
                 if kernel_w == 1:
                     first_sum(work, base + element(begin, half), y1, here, count)
                 else:
@@ -160,7 +160,7 @@ def avg_pool2d_backward(
             divide(work, 0, rounded(inner_count, out_w + SLACK), divisor if divisor else size)
             fill(work, row, width, zero)
             for side in range(2):
-                if side and stride_w == 1:
+                if side and stride_w == 1 and inner_count:
                     for j in range(kernel_w - 1, -1, -1):
                         add(work, 0, work, row + begin + j, inner_count)
                 elif side and stride_w == 2 and inner_count:

@@ -238,6 +238,38 @@ def test_bad_input(error, message, call, backend):
         call()
 
 
+def test_windows_far_wider_than_the_input(backend, rng):
+    """Time goes with the input's size, not with the window's."""
+    x, huge = rng.standard_normal((1, 2, 9, 8)), 2**31 - 1
+    for kernel_size in (huge, (3, huge), (huge, 3)):
+        padding = tuple(k // 2 for k in np.broadcast_to(kernel_size, 2))
+        shares = np.divide(*[np.broadcast_to(k, 2) * 1.0 for k in (1, kernel_size)]).prod()
+        y = ln.avg_pool2d(x, kernel_size, 1, padding)
+        if kernel_size == huge:
+            np.testing.assert_allclose(y[..., 4, 4], x.sum((2, 3)) * shares, rtol=1e-12)
+        dx = ln.avg_pool2d_backward(np.ones_like(y), x, kernel_size, 1, padding)
+        assert_close(np.sum(dx * x), np.sum(y), 1e-12)
+        inside = njit_call("avg_pool2d", (x, kernel_size, 1, padding), {})
+        assert_same_bits(inside, y)
+
+
+def test_strides_without_sense(backend):
+    x, huge = np.arange(72.0).reshape(1, 1, 9, 8), 2**31 - 1
+    for op in ("avg_pool2d", "max_pool2d"):
+        function = getattr(ln, op)
+        assert_same_bits(function(x, 3, huge), function(x[:, :, :3, :3], 3))
+        assert_same_bits(njit_call(op, (x, 3, huge), {}), function(x, 3, huge))
+        for arguments, name in (
+            ((3, 2**62), "stride"),
+            ((2**63 - 1,), "kernel_size"),
+            ((3, 1, 2**62), "padding"),
+        ):
+            with pytest.raises(ValueError, match=name):
+                function(x, *arguments)
+            with pytest.raises(ValueError, match=name):
+                njit_call(op, (x, *arguments), {})
+
+
 def test_bad_input_inside_njit():
     x = np.zeros((1, 1, 4, 4))
     for arguments, message in (((x, 0), "kernel_size"), ((x, 2, 0), "stride"), ((x, 5), "larger")):
