@@ -35,7 +35,7 @@ PIECE void F(exp_block)(const real *x, real top, int count, enum F(written) what
     UNROLL for (int k = 0; k < count; k++) v[k] = F(load)(x + k * LANES) - F(splat)(top);
     if (what == F(DIFFERENCE))
         UNROLL for (int k = 0; k < count; k++) F(store)(y + k * LANES, v[k]);
-    F(exp_lanes)(v, count);
+    F(exp_each)(v, count);
     if (what == F(EXPONENTIAL))
         UNROLL for (int k = 0; k < count; k++) F(store)(y + k * LANES, v[k]);
     UNROLL for (int k = 0; k < count; k++) lanes[k % PARTS] += v[k];
@@ -57,7 +57,7 @@ PIECE real F(exp_row)(const real *x, int64_t count, real top, enum F(written) wh
         F(vec) v = F(load_first)(x + i, count - i) - F(splat)(top);
         if (what == F(DIFFERENCE))
             F(store_first)(y + i, v, count - i);
-        F(exp_lanes)(&v, 1);
+        v = F(exp_lanes)(v);
         if (what == F(EXPONENTIAL))
             F(store_first)(y + i, v, count - i);
         for (int k = 0; k < LANES && i + k < count; k++) lanes[lane++] += v[k];
@@ -136,7 +136,7 @@ static inline void F(block_exponentials)(F(row_block) *b, int64_t classes)
             F(vec) v[SIDE_BY_SIDE];
             UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++)
                 v[k] = F(load)(b->columns[c] + r + k * LANES) - F(load)(b->top + r + k * LANES);
-            F(exp_lanes)(v, SIDE_BY_SIDE);
+            F(exp_each)(v, SIDE_BY_SIDE);
             UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++)
                 F(store)(b->e[c] + r + k * LANES, v[k]);
         }

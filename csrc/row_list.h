@@ -2,7 +2,7 @@
 #include "lanes.h"
 #include "scalar_functions.h"
 #include "vectors.h"
-#include "exp_lanes.h"
+#include "vector_functions.h"
 #include "tiles.h"
 
 #include "activation.c"
