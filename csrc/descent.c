@@ -1,6 +1,7 @@
 /* descent.c: whole descents, blocks of problems side by side; the twin of kernels/descent.py,
  * operation for operation, where the way of working is told. Here a step is several short
- * loops over the block, one for the slopes of each objective and one for each method. */
+ * loops over the block, one for the slopes of each objective and one for each method, or for the
+ * quickest of them one loop (`run`). */
 
 #ifndef LN_DESCENT_BLOCK
 #define LN_DESCENT_BLOCK
@@ -25,62 +26,136 @@ typedef struct {
 
 /* ---- objectives ---- */
 
-static inline real F(descent_slope)(real x, const real constants[4])
+PIECE F(vec) F(descent_slope)(F(vec) x, const real constants[4])
 {
     const real k = constants[0], high = constants[1], low = constants[2], end = constants[3];
-    x = x < -end ? -end : x;
-    x = x > end ? end : x;
-    const real m = FMA(-x, high, F(exponent_magic));
-    const real r = FMA(-x, low, FMA(-x, high, -(m - F(exponent_magic))));
+    const F(vec) magic = F(splat)(F(exponent_magic)), one = F(splat)(1);
     const int terms = sizeof F(power) / sizeof F(power)[0];
-    const real power = FMA(r, F(horner)(r, F(power), terms), (real)1);
-    const real scale = F(float_of)(F(bits_of)(m) << MANTISSA_BITS);
-    const real s = F(reciprocal)(FMA(power, scale, (real)1));
-    return s * FMA(x * k, power * scale * s, (real)1);
+    x = F(at_most_lanes)(F(at_least_lanes)(x, -end), end);
+    const F(vec) m = F(fma)(x, F(splat)(-high), magic);
+    const F(vec) r = F(fma)(x, F(splat)(-low), F(fma)(x, F(splat)(-high), -(m - magic)));
+    const F(vec) power = F(fma)(r, F(horner_lanes)(r, F(power), terms), one);
+    const F(vec) scale = (F(vec))((F(lanes))m << MANTISSA_BITS);
+    const F(vec) s = F(reciprocal_lanes)(F(fma)(power, scale, one));
+    return s * F(fma)(x * k, power * scale * s, one);
 }
 
 /* 0 has the slope of negative numbers, NaN the slope NaN. */
-static inline real F(piece_slope)(real x, real negative)
+static void F(piece_slopes)(const real *x, real negative, int64_t n, real *y)
 {
-    const real other = x <= 0 ? negative : x;
-    return x > 0 ? 1 : other;
+    for (int64_t i = 0; i < n; i++) {
+        const real other = x[i] <= 0 ? negative : x[i];
+        y[i] = x[i] > 0 ? 1 : other;
+    }
 }
 
-#define EACH(statement) \
-    INDEPENDENT for (int64_t i = 0; i < n; i++) statement; \
-    break
+#define SLOPES(name, slope) \
+    INTERLEAVED static void F(name)(const real *x, int64_t n, real *y) { EACH_OF_1(slope) }
+SLOPES(slopes_sigmoid, F(sigmoid_derivative_lanes)(v))
+SLOPES(slopes_tanh, F(tanh_derivative_lanes)(v))
+SLOPES(slopes_silu, F(descent_slope)(v, F(swish_silu)))
+SLOPES(slopes_gelu, F(descent_slope)(v, F(swish_gelu)))
+#undef SLOPES
 
 static void F(slopes)(int64_t objective, const real *x, int64_t n, real *y)
 {
     switch (objective) {
-    case LN_EXP: EACH(y[i] = F(exp)(x[i]));
-    case LN_SIGMOID: EACH(y[i] = F(sigmoid_derivative)(x[i]));
-    case LN_TANH: EACH(y[i] = F(tanh_derivative)(x[i]));
-    case LN_RELU: EACH(y[i] = F(piece_slope)(x[i], 0));
-    case LN_LEAKY_RELU: EACH(y[i] = F(piece_slope)(x[i], (real)0.01));
-    case LN_SILU: EACH(y[i] = F(descent_slope)(x[i], F(swish_silu)));
-    case LN_GELU: EACH(y[i] = F(descent_slope)(x[i], F(swish_gelu)));
-    case LN_GELU_TANH: EACH(y[i] = F(gelu_tanh_derivative)(x[i]));
-    default: EACH(y[i] = F(gelu_erf_derivative)(x[i]));
+    case LN_EXP: OP(exp)(x, n, y); break;
+    case LN_SIGMOID: F(slopes_sigmoid)(x, n, y); break;
+    case LN_TANH: F(slopes_tanh)(x, n, y); break;
+    case LN_RELU: F(piece_slopes)(x, 0, n, y); break;
+    case LN_LEAKY_RELU: F(piece_slopes)(x, (real)0.01, n, y); break;
+    case LN_SILU: F(slopes_silu)(x, n, y); break;
+    case LN_GELU: F(slopes_gelu)(x, n, y); break;
+    case LN_GELU_TANH: OP(gelu_tanh_derivative)(x, n, y); break;
+    default: OP(gelu_erf_derivative)(x, n, y);
     }
 }
 
 static void F(values)(int64_t objective, const real *x, int64_t n, real *y)
 {
     switch (objective) {
-    case LN_EXP: EACH(y[i] = F(exp)(x[i]));
-    case LN_SIGMOID: EACH(y[i] = F(sigmoid)(x[i]));
-    case LN_TANH: EACH(y[i] = F(tanh)(x[i]));
-    case LN_RELU: EACH(y[i] = F(relu)(x[i]));
-    case LN_LEAKY_RELU: EACH(y[i] = F(leaky_relu)(x[i], (real)0.01));
-    case LN_SILU: EACH(y[i] = F(silu)(x[i]));
-    case LN_GELU: EACH(y[i] = F(gelu)(x[i]));
-    case LN_GELU_TANH: EACH(y[i] = F(gelu_tanh)(x[i]));
-    default: EACH(y[i] = F(gelu_erf)(x[i]));
+    case LN_EXP: OP(exp)(x, n, y); break;
+    case LN_SIGMOID: OP(sigmoid)(x, n, y); break;
+    case LN_TANH: OP(tanh)(x, n, y); break;
+    case LN_RELU: OP(relu)(x, n, y); break;
+    case LN_LEAKY_RELU: OP(leaky_relu)(x, n, (real)0.01, y); break;
+    case LN_SILU: OP(silu)(x, n, y); break;
+    case LN_GELU: OP(gelu)(x, n, y); break;
+    case LN_GELU_TANH: OP(gelu_tanh)(x, n, y); break;
+    default: OP(gelu_erf)(x, n, y);
+    }
+}
+
+/* ---- many steps of a block ---- */
+
+/* Steps of the methods that keep no squares, on x sigmoid(k x): slope and update at once, a few
+ * vectors of problems side by side. A step of these is a chain of some 100 cycles, so they
+ * go back to the L1 cache after it, and the next few get their turn: in registers for all steps they
+ * took half as long again. Goes on to the end of the last vectors, over problems not in use. */
+PIECE void F(run)(int64_t method, const real constants[4], F(descent_block) *s, int64_t n,
+                  int64_t steps)
+{
+    for (int64_t t = 0; t < steps; t++)
+        for (int64_t i = 0; i < n; i += SIDE_BY_SIDE * LANES) {
+            F(vec) p[SIDE_BY_SIDE], a[SIDE_BY_SIDE];
+            UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++) p[k] = F(load)(s->p + i + k * LANES);
+            UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++) a[k] = F(load)(s->a + i + k * LANES);
+            UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++)
+            {
+                const int64_t at = i + k * LANES;
+                const F(vec) g = F(descent_slope)(p[k], constants);
+                const F(vec) mu = F(load)(s->mu + at), old = a[k];
+                F(vec) direction = g;
+                if (method == LN_EMA || method == LN_LOOKBACK)
+                    direction = a[k] = F(fma)(mu, a[k], F(load)(s->rest + at) * g);
+                if (method == LN_HEAVY_BALL || method == LN_NESTEROV)
+                    direction = a[k] = F(fma)(mu, a[k], g);
+                if (method == LN_LOOKBACK)
+                    direction = old;
+                if (method == LN_NESTEROV)
+                    direction = F(fma)(mu, a[k], g);
+                p[k] = F(fma)(-F(load)(s->rate + at), direction, p[k]);
+            }
+            UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++) F(store)(s->p + i + k * LANES, p[k]);
+            if (method != LN_GD)
+                UNROLL for (int k = 0; k < SIDE_BY_SIDE; k++) F(store)(s->a + i + k * LANES, a[k]);
+        }
+}
+
+#define RUN(name, method) \
+    INTERLEAVED static void F(name)(const real c[4], F(descent_block) *s, int64_t n, int64_t steps) \
+    { \
+        F(run)(method, c, s, n, steps); \
+    }
+RUN(run_gd, LN_GD)
+RUN(run_ema, LN_EMA)
+RUN(run_heavy_ball, LN_HEAVY_BALL)
+RUN(run_lookback, LN_LOOKBACK)
+RUN(run_nesterov, LN_NESTEROV)
+#undef RUN
+
+/* Take the steps if `run` can; whether it did. */
+static int F(ran)(int64_t objective, int64_t method, F(descent_block) *s, int64_t n, int64_t steps)
+{
+    const real *constants = objective == LN_GELU ? F(swish_gelu) : F(swish_silu);
+    if (objective != LN_GELU && objective != LN_SILU)
+        return 0;
+    switch (method) {
+    case LN_GD: F(run_gd)(constants, s, n, steps); return 1;
+    case LN_EMA: F(run_ema)(constants, s, n, steps); return 1;
+    case LN_HEAVY_BALL: F(run_heavy_ball)(constants, s, n, steps); return 1;
+    case LN_LOOKBACK: F(run_lookback)(constants, s, n, steps); return 1;
+    case LN_NESTEROV: F(run_nesterov)(constants, s, n, steps); return 1;
+    default: return 0;
     }
 }
 
 /* ---- one step of a block ---- */
+
+#define EACH(statement) \
+    INDEPENDENT for (int64_t i = 0; i < n; i++) statement; \
+    break
 
 static void F(advance)(int64_t method, F(descent_block) *restrict s, int64_t n,
                        const real *restrict g, real keep1, real take1, real keep2, real take2,
@@ -160,6 +235,8 @@ static void F(enter)(F(descent_block) *s, const real *start, const real *lr, con
         s->a[i] = s->b[i] = 0;
         s->id[i] = first + i;
     }
+    for (int64_t i = n; i < WIDTH && i % (SIDE_BY_SIDE * LANES); i++) /* what `run` goes on to */
+        s->p[i] = s->a[i] = s->lr[i] = s->rate[i] = s->mu[i] = s->rest[i] = 0;
 }
 
 static void F(set_rates)(F(descent_block) *s, int64_t n, real factor, real decay_factor)
@@ -252,14 +329,20 @@ void OP(descend)(const ln_descend_options *options, const real *start, const rea
                 F(set_rates)(s, n, (real)row[0], (real)(options->weight_decay * row[2]));
                 eps = (real)(options->eps * row[1]);
             }
-            F(slopes)(objective, s->p, n, s->raw);
-            if (looks && F(any_ends)(s->raw, n, tol))
-                n = F(leave_where_stopped)(s, n, t, every ? t / every + 1 : 0, tol, &out);
-            if (decays)
-                for (int64_t i = 0; i < n; i++)
-                    s->decayed[i] = F(decayed)(s->raw[i], s->p[i], decay, 1);
-            F(advance)(method, s, n, decays ? s->decayed : s->raw, keep1, take1, keep2, take2, eps);
-            t++;
+            if (!looks && !every && !decays && t + 1 >= options->rows
+                && F(ran)(objective, method, s, n, until - t)) {
+                t = until;
+            } else {
+                F(slopes)(objective, s->p, n, s->raw);
+                if (looks && F(any_ends)(s->raw, n, tol))
+                    n = F(leave_where_stopped)(s, n, t, every ? t / every + 1 : 0, tol, &out);
+                if (decays)
+                    for (int64_t i = 0; i < n; i++)
+                        s->decayed[i] = F(decayed)(s->raw[i], s->p[i], decay, 1);
+                F(advance)(method, s, n, decays ? s->decayed : s->raw, keep1, take1, keep2, take2,
+                           eps);
+                t++;
+            }
             if (t == until && !looks && (F(any_ends)(s->p, n, -1) || F(any_ends)(s->a, n, -1))) {
                 F(copy)(s->saved_p, n, s->p);
                 F(copy)(s->saved_a, n, s->a);

@@ -1,7 +1,7 @@
 /* scalar_functions.h: the functions of scalar.h, for a `value`: a number of type `real`, or a
  * vector of them where vector_functions.h has said so. Names and order are those of
- * kernels/scalar.py. F(name) is a constant, N(name) a function; operators, FMA and
- * REPEAT take a number in a vector's place. */
+ * kernels/scalar.py. F(name) is a constant, N(name) a function; operators, FMA,
+ * FROM and REPEAT take a number in a vector's place. */
 
 /* ---- building blocks ---- */
 
@@ -9,6 +9,7 @@
 #define value real
 #define N(name) F(name)
 #define REPEAT(number) (number)
+#define FROM(c, a, b) FMA(-(a), b, c) /* c - a*b */
 #define SELECT(a, relation, b, yes, no) ((a) relation (b) ? (yes) : (no))
 #define LESS <
 #define LESS_EQUAL <=
@@ -84,7 +85,7 @@ SCALAR value N(times_pow2)(value x, value n)
 /* 1/d from y near it: with e = 1 - d y the error is e^3. */
 SCALAR value N(nearer)(value y, value d)
 {
-    value e = FMA(-d, y, (real)1);
+    value e = FROM((real)1, d, y);
     return FMA(y, FMA(e, e, e), y);
 }
 
@@ -174,7 +175,7 @@ SCALAR value N(near_silu_zero)(value w, real slope_zero, value y)
 SCALAR value N(reciprocal)(value d)
 {
     value y = N(near_reciprocal)(d);
-    return FMA(y, FMA(-d, y, (real)1), y);
+    return FMA(y, FROM((real)1, d, y), y);
 }
 
 /* w + w_lo = c1 + c3 x^2 and v + v_lo = c1 + 3 c3 x^2 with c1 = 2 sqrt(2/pi); returns w. */
@@ -407,6 +408,7 @@ SCALAR value N(gelu_erf_derivative)(value x)
 #undef value
 #undef N
 #undef REPEAT
+#undef FROM
 #undef SELECT
 #undef LESS
 #undef LESS_EQUAL

@@ -48,11 +48,14 @@ PIECE F(vec) F(smaller_lanes)(F(vec) a, F(vec) b) { return MM512(min)(a, b); }
 #define SELECT(a, relation, b, yes, no) \
     MM512(mask_blend)(LN_PASTE2(MM512(cmp), mask)(REPEAT(a), REPEAT(b), relation), REPEAT(no), \
                       REPEAT(yes))
+/* c - a*b, with an instruction of its own: gcc negates a where it is used again */
+#define FROM(c, a, b) MM512(fnmadd)(REPEAT(a), REPEAT(b), REPEAT(c))
 /* Rounds once, as the two factors of `times_pow2` do. */
 #define TIMES_POW2(x, n) MM512(scalef)(x, n)
 #else
 #define TIMES_POW2(x, n) F(times_pow2_lanes)(x, n)
 #if LN_X86 && LN_VECTOR_BYTES == 32
+#define FROM(c, a, b) MM256(fnmadd)(REPEAT(a), REPEAT(b), REPEAT(c))
 PIECE F(vec) F(larger_lanes)(F(vec) a, F(vec) b) { return MM256(max)(a, b); }
 PIECE F(vec) F(smaller_lanes)(F(vec) a, F(vec) b) { return MM256(min)(a, b); }
 #define LESS _CMP_LT_OQ
@@ -61,6 +64,7 @@ PIECE F(vec) F(smaller_lanes)(F(vec) a, F(vec) b) { return MM256(min)(a, b); }
 #define SELECT(a, relation, b, yes, no) \
     MM256(blendv)(REPEAT(no), REPEAT(yes), MM256(cmp)(REPEAT(a), REPEAT(b), relation))
 #else
+#define FROM(c, a, b) F(fma)(-REPEAT(a), REPEAT(b), REPEAT(c))
 PIECE F(vec) F(select_lanes)(F(lanes) which, F(vec) yes, F(vec) no)
 {
     return (F(vec))((which & (F(lanes))yes) | (~which & (F(lanes))no));
