@@ -215,7 +215,8 @@ void OP(max_pool2d)(const real *x, const ln_pool2d_shape *d, real *work, int64_t
     }
 }
 
-/* Maximum of one window, the first tap at (h0, w0) of the plane, and its place there. */
+/* Maximum of one window, the first tap at (h0, w0) of the plane, and its place there; no branch on
+ * the values. */
 static inline int64_t F(max_of_window)(const real *plane, const ln_pool2d_shape *d, int64_t h0, int64_t w0,
                                        range rows, real *y)
 {
@@ -225,28 +226,12 @@ static inline int64_t F(max_of_window)(const real *plane, const ln_pool2d_shape 
     for (int64_t i = rows.first; i < rows.last; i++)
         for (int64_t j = columns.first; j < columns.last; j++) {
             int64_t at = (h0 + i * d->dilation_h) * d->w + w0 + j * d->dilation_w;
-            if (plane[at] > best || plane[at] != plane[at] || place < 0) {
-                best = plane[at];
-                place = at;
-            }
+            int take = (plane[at] > best) | (plane[at] != plane[at]) | (place < 0);
+            best = take ? plane[at] : best;
+            place = take ? at : place;
         }
     *y = best;
     return place;
-}
-
-/* Maxima and their places for a row of windows that lie within the row, tap by tap. */
-static inline __attribute__((always_inline)) void F(places_of_row)(
-    const real *plane, const ln_pool2d_shape *d, int64_t start, int64_t rows, int64_t stride, real *y,
-    int64_t *places, int64_t count)
-{
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < d->kernel_w; j++) {
-            int64_t at = start + i * d->dilation_h * d->w + j * d->dilation_w;
-            if (i == 0 && j == 0)
-                F(row_first_place)(plane, at, stride, y, places, count);
-            else
-                F(row_better_place)(plane, at, stride, y, places, count);
-        }
 }
 
 /* The same, and where each maximum is in its plane. */
@@ -255,31 +240,21 @@ void OP(max_pool2d_indices)(const real *x, const ln_pool2d_shape *d, int64_t fir
 {
     int64_t plane_size = d->h * d->w, pitch = d->dilation_h * d->w;
     int64_t reach = (d->kernel_w - 1) * d->dilation_w + 1;
-    int64_t end_of_x = ((last - 1) / d->oh + 1) * plane_size;
     range inner = pool_inner(d->stride_w, d->pad_w, d->w, reach, d->ow);
+    /* In vectors: other strides one by one, and planes of which 32 bits do not hold each place. */
+    int in_vectors = d->stride_w <= 2 && plane_size < INT64_C(1) << 31;
     for (int64_t row = first; row < last; row++) {
         int64_t to = row * d->ow, here = to + inner.first, base = row / d->oh * plane_size;
         const real *plane = x + base;
         int64_t h0 = row % d->oh * d->stride_h - d->pad_h;
         range taps = pool_taps(h0, d->h, d->kernel_h, d->dilation_h);
         int64_t rows = taps.last - taps.first;
-        int64_t inner_count = rows ? inner.last - inner.first : 0;
-        /* The windows within the row; strides are constants in each call, for vectors. */
+        int64_t inner_count = rows && in_vectors ? inner.last - inner.first : 0;
         int64_t start = (h0 + taps.first * d->dilation_h) * d->w + inner.first * d->stride_w - d->pad_w;
         if (inner_count) {
-            int64_t count = rounded(inner_count, last * d->ow - here);
-            int64_t room = end_of_x - base - start - (rows - 1) * pitch; /* from the last tap row on */
-            if (d->stride_w == 2 && reach == 2 && rows == 2) {
-                F(row_places_of_2_by_2)(plane, start, pitch, y + here, indices + here, pool_min(count, room >> 1));
-            } else {
-                count = pool_min(count, (room - reach) / d->stride_w + 1);
-                if (d->stride_w == 1)
-                    F(places_of_row)(plane, d, start, rows, 1, y + here, indices + here, count);
-                else if (d->stride_w == 2)
-                    F(places_of_row)(plane, d, start, rows, 2, y + here, indices + here, count);
-                else
-                    F(places_of_row)(plane, d, start, rows, d->stride_w, y + here, indices + here, count);
-            }
+            F(row_fetch)(plane + start, d->stride_h * d->w);
+            F(places_of_row)(plane + start, start, d->stride_w, d->dilation_w, d->kernel_w, pitch, rows,
+                             y + here, indices + here, inner_count);
         }
         for (int side = 0; side < 2; side++)
             for (int64_t ow = side ? inner.first + inner_count : 0; ow < (side ? d->ow : inner.first); ow++)

@@ -199,46 +199,41 @@ static inline void F(row_better_or_nan)(const real *x, real *y, int64_t count)
     }
 }
 
-/* Elements `at`, `at + stride`, ... of a plane, and where they are. */
-static inline __attribute__((always_inline)) void F(row_first_place)(const real *plane, int64_t at,
-    int64_t stride, real *y, int64_t *places, int64_t count)
+/* Numbers from p on, or with stride 2 every second one; zeros where the masks of both halves end. */
+PIECE F(vec) F(load_every)(const real *p, int64_t stride, F(mask) low, F(mask) high)
 {
-    INDEPENDENT for (int64_t i = 0; i < count; i++)
-    {
-        y[i] = plane[at + stride * i];
-        places[i] = at + stride * i;
-    }
+    F(vec) v = F(load_some)(p, low);
+    return stride == 1 ? v : F(even)(v, F(load_some)(p + LANES, high));
 }
 
-#define TAKES(v, best) (((v) > (best)) | ((v) != (v)))
+typedef int64_t F(places) __attribute__((vector_size(8 * LANES)));
 
-/* The same where they are larger than what y holds, or NaN. */
-static inline __attribute__((always_inline)) void F(row_better_place)(const real *plane, int64_t at,
-    int64_t stride, real *y, int64_t *places, int64_t count)
+/* Maxima of a row of windows that lie within the input, and where they are in the plane. x is the
+ * first window's first tap, `at` its place; stride (1 or 2) is that of the windows, step and pitch
+ * are those of taps in a row and of rows. */
+static void F(places_of_row)(const real *x, int64_t at, int64_t stride, int64_t step, int64_t taps_w,
+                             int64_t pitch, int64_t taps_h, real *y, int64_t *places, int64_t count)
 {
-    INDEPENDENT for (int64_t i = 0; i < count; i++)
-    {
-        real v = plane[at + stride * i], best = y[i];
-        y[i] = TAKES(v, best) ? v : best;
-        places[i] = TAKES(v, best) ? at + stride * i : places[i];
-    }
-}
-
-/* Maxima of the pairs of two rows, and where they are; the usual pooling. */
-static inline void F(row_places_of_2_by_2)(const real *plane, int64_t at, int64_t pitch, real *y,
-                                           int64_t *places, int64_t count)
-{
-    const real *a = plane + at, *b = a + pitch;
-    INDEPENDENT for (int64_t i = 0; i < count; i++)
-    {
-        real best = a[2 * i], right = a[2 * i + 1], below = b[2 * i], last = b[2 * i + 1];
-        int64_t place = at + 2 * i;
-        place = TAKES(right, best) ? place + 1 : place;
-        best = TAKES(right, best) ? right : best;
-        place = TAKES(below, best) ? at + 2 * i + pitch : place;
-        best = TAKES(below, best) ? below : best;
-        places[i] = TAKES(last, best) ? at + 2 * i + pitch + 1 : place;
-        y[i] = TAKES(last, best) ? last : best;
+    for (int64_t first = 0; first < count; first += LANES) {
+        int64_t left = count - first, span = stride * (left - 1) + 1;
+        F(mask) low = F(first_lanes)(span), high = F(first_lanes)(span - LANES);
+        F(vec) best = F(load_every)(x + stride * first, stride, low, high);
+        F(lanes) found = {0};
+        for (int64_t i = 0; i < taps_h; i++)
+            for (int64_t j = 0; j < taps_w; j++) {
+                int64_t place = i * pitch + j * step;
+                F(vec) v = F(load_every)(x + stride * first + place, stride, low, high);
+                F(lanes) take = (v > best) | (v != v);
+                best = (F(vec))((take & (F(lanes))v) | (~take & (F(lanes))best));
+                found = (take & (F(lanes)){EACH_LANE(SAME, (signed_bits)place)}) | (~take & found);
+            }
+        F(store_first)(y + first, best, left);
+        F(places) places_here = __builtin_convertvector(found, F(places)) + (at + stride * first)
+                                + (F(places)){EACH_LANE(NUMBER, 0)} * stride;
+        if (left >= LANES)
+            memcpy(places + first, &places_here, sizeof places_here);
+        else
+            memcpy(places + first, &places_here, (size_t)left * sizeof *places);
     }
 }
 

@@ -24,13 +24,11 @@ from loopnest.kernels.pooling_rows import (
     best_of_3,
     better_of_2_or_nan,
     better_or_nan,
-    better_place,
     copy,
     divide,
     element,
     fetch,
     fill,
-    first_place,
     first_sum,
     first_sum_of_2,
     has_nan,
@@ -38,14 +36,14 @@ from loopnest.kernels.pooling_rows import (
     max_of_few,
     mean_of_2_by_2,
     merge,
-    places_of_2_by_2,
+    places_of_row,
     rounded,
     split,
     sum_of_few,
     taps,
     window,
 )  # fmt: skip
-from loopnest.kernels.simd import prefer_wide
+from loopnest.kernels.simd import prefer_wide, select
 from loopnest.kernels.simd_tiles import size_of
 
 _U = np.uint64
@@ -326,30 +324,16 @@ def max_pool2d(
 
 @inlined
 def max_of_window(x, plane, h0, w0, row_taps, column_taps, dilation_h, dilation_w, width):
-    """(maximum, its place in the plane) of one window."""
-    best, best_index = x.dtype.type(-np.inf), -1
+    """(maximum, its place in the plane) of one window; no branch on the values."""
+    best, best_index = x.dtype.type(-np.inf), np.int64(-1)
     for i in range(row_taps[0], row_taps[1]):
         start = (h0 + i * dilation_h) * width + w0
         for j in range(column_taps[0], column_taps[1]):
             at = start + j * dilation_w
             value = x[np.uint64(plane + at)]
-            if value > best or value != value or best_index < 0:
-                best, best_index = value, at
+            take = (value > best) | (value != value) | (best_index < 0)
+            best, best_index = select(take, value, best), select(take, at, best_index)
     return best, best_index
-
-
-@inlined
-def places_of_row(
-    x, plane, start, kernel_w, stride, dilation_w, pitch, rows, y, indices, to, count
-):
-    """Maxima and their places for a row of windows that lie within the row, tap by tap."""
-    for i in range(rows):
-        for j in range(kernel_w):
-            at = start + i * pitch + j * dilation_w
-            if i == 0 and j == 0:
-                first_place(x, plane, at, stride, y, indices, to, count)
-            else:
-                better_place(x, plane, at, stride, y, indices, to, count)
 
 
 @kernel
@@ -365,36 +349,25 @@ def max_pool2d_indices(
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
     x1, y1, indices1 = x.reshape(x.size), y.reshape(y.size), indices.reshape(indices.size)
-    reach = (kernel_w - 1) * dilation_w + 1
+    zero, size = x1.dtype.type(0), _U(x1.itemsize)
+    from_x, to_y, places = _U(x1.ctypes.data), _U(y1.ctypes.data), _U(indices1.ctypes.data)
+    reach, pitch = (kernel_w - 1) * dilation_w + 1, dilation_h * width
     inner_first, inner_last = inner(stride_w, pad_w, width, reach, out_w)
-    end_of_x = ((last - 1) // out_h + 1) * height * width
-    pitch = dilation_h * width
+    # In vectors: other strides one by one, and planes of which 32 bits do not hold each place.
+    in_vectors = stride_w <= 2 and height * width < 1 << 31
     for row in range(first, last):
         plane, oh, to = row // out_h * height * width, row % out_h, row * out_w
         h0 = oh * stride_h - pad_h
         row_taps = taps(h0, height, kernel_h, dilation_h)
         rows = row_taps[1] - row_taps[0]
-        inner_count = inner_last - inner_first if rows else 0
-        # The windows within the row; strides are constants in each call, for vectors.
-        start = (h0 + row_taps[0] * dilation_h) * width + inner_first * stride_w - pad_w
-        here = to + inner_first
-        room = (end_of_x - plane - start - (rows - 1) * pitch - reach) // stride_w + 1
-        count = min(rounded(inner_count, last * out_w - here), room) if inner_count else 0
-        if stride_w == 2 and reach == 2 and rows == 2:
-            pairs = min(count, (end_of_x - plane - start - pitch) >> 1)
-            places_of_2_by_2(x1, plane, start, pitch, y1, indices1, here, pairs)
-        elif stride_w == 1:
+        inner_count = inner_last - inner_first if rows and in_vectors else 0
+        if inner_count:
+            at = (h0 + row_taps[0] * dilation_h) * width + inner_first * stride_w - pad_w
+            fetch(from_x + _U(plane + at) * size, stride_h * width * x1.itemsize)
+            here = _U(to + inner_first)
             places_of_row(
-                x1, plane, start, kernel_w, 1, dilation_w, pitch, rows, y1, indices1, here, count
-            )
-        elif stride_w == 2:
-            places_of_row(
-                x1, plane, start, kernel_w, 2, dilation_w, pitch, rows, y1, indices1, here, count
-            )
-        else:
-            places_of_row(
-                x1, plane, start, kernel_w, stride_w, dilation_w, pitch, rows, y1, indices1, here,
-                count,
+                zero, from_x + _U(plane + at) * size, at, stride_w, dilation_w, kernel_w, pitch,
+                rows, to_y + here * size, places + here * _U(8), inner_count,
             )  # fmt: skip
         for side in range(2):
             begin = inner_first + inner_count if side else 0

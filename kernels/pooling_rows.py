@@ -7,20 +7,22 @@ written too much lies in work space, or is overwritten by the next row.
 
 import numpy as np
 
+from loopnest.kernels.jit import block
+
 # Forced inline: Numba counts the references of an array that is passed on, at each call.
 from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.simd import select
-from loopnest.kernels.simd_tiles import (
-    VECTOR_BYTES,
+from loopnest.kernels.simd_pooling import (
     larger,
     larger_or_nan,
+    larger_places,
+    load_alternate,
     load_some,
-    load_tile,
-    prefetch,
-    size_of,
+    no_places,
+    store_places,
     store_some,
-    store_tile,
 )
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, load_tile, prefetch, size_of, store_tile
 from loopnest.kernels.wide import LANES, evens, load, mul, odds, splat, store
 from loopnest.kernels.wide import add as plus
 
@@ -240,42 +242,32 @@ def better_or_nan(x, a, y, to, count):
         y[to + i] = v if (v > best) | (v != v) else best
 
 
-@inlined
-def first_place(x, plane, at, stride, y, places, to, count):
-    """Elements ``at``, ``at + stride``, ... of a plane, and where they are."""
-    a, step, to = _U(plane + at), _U(stride), _U(to)
-    for i in range(_U(count)):
-        y[to + i] = x[a + step * i]
-        places[to + i] = at + np.int64(step * i)
+@block
+def places_of_row(zero, x, at, stride, step, taps_w, pitch, taps_h, y, places, count):
+    """Maxima of a row of windows that lie within the input, and where they are in the plane.
 
-
-@inlined
-def better_place(x, plane, at, stride, y, places, to, count):
-    """The same where they are larger than what y holds, or NaN."""
-    a, step, to = _U(plane + at), _U(stride), _U(to)
-    for i in range(_U(count)):
-        v, best, place = x[a + step * i], y[to + i], places[to + i]
-        take = (v > best) | (v != v)
-        y[to + i] = v if take else best
-        places[to + i] = at + np.int64(step * i) if take else place
-
-
-@inlined
-def places_of_2_by_2(x, plane, at, pitch, y, places, to, count):
-    """Maxima of the pairs of two rows, and where they are; the usual pooling."""
-    a, b, to = _U(plane + at), _U(plane + at + pitch), _U(to)
-    for i in range(_U(count)):
-        best, v = x[a + _U(2) * i], x[a + _U(2) * i + _U(1)]
-        v2, v3 = x[b + _U(2) * i], x[b + _U(2) * i + _U(1)]
-        place = at + 2 * np.int64(i)
-        right, below = place + 1, place + pitch
-        take = (v > best) | (v != v)
-        best, place = v if take else best, right if take else place
-        take = (v2 > best) | (v2 != v2)
-        best, place = v2 if take else best, below if take else place
-        take = (v3 > best) | (v3 != v3)
-        y[to + i] = v3 if take else best
-        places[to + i] = below + 1 if take else place
+    x, y and places are addresses, of the first window's first tap and of the results; ``at`` is
+    the place of that tap. ``stride`` of the windows (1 or 2), ``step`` and ``pitch`` of the taps
+    in a row and of rows are in elements.
+    """
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    for first in range(0, count, lanes):
+        left = count - first
+        best = load_alternate(zero, x, left) if stride == 2 else load_some(zero, x, left)
+        found = no_places(zero)
+        for i in range(taps_h):
+            for j in range(taps_w):
+                place = i * pitch + j * step
+                tap = x + _U(place) * size
+                if stride == 2:
+                    best, found = larger_places(best, found, load_alternate(zero, tap, left), place)
+                else:
+                    best, found = larger_places(best, found, load_some(zero, tap, left), place)
+        store_some(best, y, left)
+        store_places(found, at + stride * first, stride, places, left)
+        x += _U(stride * lanes) * size
+        y += _U(VECTOR_BYTES)
+        places += _U(8 * lanes)
 
 
 @inlined

@@ -211,59 +211,6 @@ def store_tile(typingctx, tile, target):
     return types.none(tile, types.uint64), codegen
 
 
-@intrinsic
-def load_some(typingctx, like, source, count):
-    """Tile of one vector: the first ``count`` numbers at an address, zeros after; nothing else is read."""
-    tile = types.UniTuple(Vector(like), 1)
-
-    def codegen(context, builder, signature, args):
-        vector, llvm = tile.dtype, context.get_value_type(tile.dtype)
-        mask = _first_lanes(builder, args[2], vector.lanes)
-        value = _load_some(builder, args[1], vector, llvm, mask)
-        return builder.insert_value(context.get_constant_undef(tile), value, 0)
-
-    return tile(like, types.uint64, types.int64), codegen
-
-
-@intrinsic
-def store_some(typingctx, tile, target, count):
-    """Write the first ``count`` numbers of a tile of one vector."""
-
-    def codegen(context, builder, signature, args):
-        vector, value = tile.dtype, builder.extract_value(args[0], 0)
-        pointer = _at(builder, args[1], 0, value.type)
-        mask = _first_lanes(builder, args[2], vector.lanes)
-        _store_some(builder, value, pointer, vector, mask)
-        return context.get_dummy_value()
-
-    return types.none(tile, types.uint64, types.int64), codegen
-
-
-def _larger(or_nan):
-    def typed(typingctx, best, other):
-        if best != other:
-            return None
-
-        def codegen(context, builder, signature, args):
-            tile = args[0]
-            for at in range(best.count):
-                old, new = (builder.extract_value(value, at) for value in args)
-                take = builder.fcmp_ordered(">", new, old)
-                if or_nan:
-                    take = builder.or_(take, builder.fcmp_unordered("uno", new, new))
-                tile = builder.insert_value(tile, builder.select(take, new, old), at)
-            return tile
-
-        return best(best, other), codegen
-
-    typed.__name__ = "larger_or_nan" if or_nan else "larger"
-    typed.__doc__ = "The other's numbers where they are larger" + (", or NaN." if or_nan else ".")
-    return intrinsic(typed)
-
-
-larger, larger_or_nan = _larger(False), _larger(True)
-
-
 @intrinsic(prefer_literal=True)
 def add_to_rows(typingctx, tile, source, rows, vectors):
     """Add the ``vectors`` vectors at address ``source`` to each row."""
