@@ -40,6 +40,15 @@ static void F(copy_numbers)(const real *from, int64_t count, real *to)
     F(copy_rows)(from, 0, 1, to, 0, 1, count);
 }
 
+/* y[i] += more[i] where there is more, then max(0, y[i]) if asked for: tiles do so themselves. */
+static void F(finish)(const real *more, int64_t rectify, real *y, int64_t first, int64_t last)
+{
+    if (more)
+        INDEPENDENT for (int64_t i = first; i < last; i++) y[i] += more[i];
+    if (rectify)
+        INDEPENDENT for (int64_t i = first; i < last; i++) y[i] = F(relu)(y[i]);
+}
+
 #ifndef LN_CONVOLUTION_BLOCKS_H
 #define LN_CONVOLUTION_BLOCKS_H
 /* A convolution as it is cut, of one group. */
@@ -90,6 +99,12 @@ static void tap_table(const ln_conv2d_shape *d, const struct cut *cut, int64_t f
         }
     }
     for (int64_t t = filter; t < channels * filter; t++) taps[t] = taps[t - filter] + plane;
+}
+
+/* What tiles ask for ahead of the last tap: what they have. */
+static void extend_taps(int64_t *taps, int64_t count)
+{
+    for (int64_t t = count; t < count + TAPS_AHEAD; t++) taps[t] = taps[count - 1];
 }
 #endif
 

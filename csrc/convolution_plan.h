@@ -12,7 +12,7 @@
 
 #define PLAIN_BELOW 4096 /* multiply-adds */
 #define LONG_SUM 128 /* terms from which transposing a tile does not show */
-#define FEW_PIXELS 256 /* of a 1x1's output, where lanes along them idle */
+#define FEW_PIXELS 256 /* of a strided 1x1's output, where lanes along them idle */
 #define BLOCK_BYTES (640 << 10) /* of the padded copy */
 #define POINTWISE_BYTES (192 << 10) /* of that of a 1x1: each tap is a page of its own in longer lines */
 #define STACKED_BYTES (256 << 10) /* of that of one channel */
@@ -40,10 +40,19 @@ static inline struct lines lines_of(const ln_conv2d_shape *d, int64_t flat)
 }
 #endif
 
+/* Whether a 1x1 has too few pixels for lanes along them. */
+static int F(few_pixels)(const ln_conv2d_shape *d)
+{
+    int64_t pixels = d->oh * d->ow, idle = ceil_div(pixels, LANES) * LANES - pixels;
+    if (d->stride_h * d->stride_w > 1)
+        return pixels <= FEW_PIXELS;
+    return pixels < 3 * LANES || idle * 8 > pixels;
+}
+
 /* The method where input is copied as such, and the unit of pixels that its tiles compute. */
 static int64_t F(method_of)(const ln_conv2d_shape *d, int64_t k, int64_t terms, int64_t *unit)
 {
-    int few = d->r * d->s > 1 || d->oh * d->ow <= FEW_PIXELS;
+    int few = d->r * d->s > 1 || F(few_pixels)(d);
     if (k > LANES && terms >= LONG_SUM && few) {
         *unit = FEW_PIXEL_ROWS;
         return LN_PIXELS;
@@ -158,6 +167,6 @@ void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
     tiled.tasks = d->n * d->groups * ceil_div(d->oh, tiled.block_h) * ceil_div(d->ow, tiled.block_w)
                   * deep;
     tiled.work = F(own_size)(tiled.method, deep, terms) + copy + SLACK;
-    tiled.taps = terms;
+    tiled.taps = (terms + TAPS_AHEAD) * (d->r * d->s * d->stride_h * d->stride_w == 1 ? 2 : 1);
     *p = tiled;
 }

@@ -5,8 +5,8 @@
  * filter. */
 
 static void F(conv2d_stacked)(const real *x, const real *weight, const real *bias,
-                              const ln_conv2d_shape *d, const ln_conv2d_plan *p, int64_t first,
-                              int64_t last, real *work, real *y)
+                              const ln_conv2d_shape *d, const ln_conv2d_plan *p, const real *more,
+                              int64_t rectify, int64_t first, int64_t last, real *work, real *y)
 {
     struct cut cut = cut_of(d, p, 1);
     int64_t columns = (d->r == 3 ? 2 : 3) * LANES, current = -1;
@@ -22,7 +22,8 @@ static void F(conv2d_stacked)(const real *x, const real *weight, const real *bia
         }
         int64_t k = plane % d->groups * cut.k + part;
         const real *filter = weight + k * cut.terms, *b = bias ? bias + k : NULL;
-        real *target = y + ((plane / d->groups * d->k + k) * d->oh + oh) * d->ow;
+        int64_t at = ((plane / d->groups * d->k + k) * d->oh + oh) * d->ow;
+        real *target = y + at;
         for (int64_t i = 0; i < rows; i += STACKED_ROWS)
             for (int64_t j = 0; j < d->ow; j += columns) {
                 const real *from = work + i * cut.line + j;
@@ -34,5 +35,6 @@ static void F(conv2d_stacked)(const real *x, const real *weight, const real *bia
                 else
                     F(stacked_7)(from, cut.line, filter, b, to, d->ow, rows - i, d->ow - j);
             }
+        F(finish)(more, rectify, y, at, at + rows * d->ow);
     }
 }

@@ -57,9 +57,9 @@ LN_OP(conv2d_backward_bias,
 LN_OP(conv2d_plan, (const ln_conv2d_shape *shape, ln_conv2d_plan *plan), (shape, plan))
 LN_OP(conv2d_tiled,
       (const real *x, const real *weight, const real *bias, const ln_conv2d_shape *shape,
-       const ln_conv2d_plan *plan, const real *packed, int64_t first, int64_t last, real *work,
-       int64_t *taps, real *y),
-      (x, weight, bias, shape, plan, packed, first, last, work, taps, y))
+       const ln_conv2d_plan *plan, const real *packed, const real *more, int64_t rectify,
+       int64_t first, int64_t last, real *work, int64_t *taps, real *y),
+      (x, weight, bias, shape, plan, packed, more, rectify, first, last, work, taps, y))
 LN_OP(pack_conv2d_size, (const ln_conv2d_shape *shape, int64_t *size), (shape, size))
 LN_OP(pack_conv2d,
       (const real *weight, const ln_conv2d_shape *shape, real *packed),

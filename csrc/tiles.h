@@ -36,6 +36,9 @@
 #define PANEL (2 * WIDEST_VECTOR / REAL_BYTES)
 #define MOST_VECTORS 28 /* of a tile */
 #define AHEAD 16 /* weights come from beyond L1: asked for so many terms early */
+/* Runs of the image, each in a page of its own, are asked for so many taps early: a table of taps
+ * is longer by as many. */
+#define TAPS_AHEAD 8
 
 /* acc[i][j] += A[i] B[j], A numbers a_step apart */
 PIECE void F(multiply_add)(F(vec) acc[], const real *a, int64_t a_step, const real *b, int mr, int nv)
@@ -111,6 +114,51 @@ PIECE void F(add_to_columns)(F(vec) acc[], const real *bias, int mr, int nv)
     }
 }
 
+/* Zeros in place of numbers that are not above zero; NaN stays. */
+PIECE void F(rectify)(F(vec) acc[], int mr, int nv)
+{
+    UNROLL for (int i = 0; i < mr * nv; i++)
+        acc[i] = (F(vec))((F(lanes))acc[i] & ~(acc[i] <= (F(vec)){0}));
+}
+
+/* Add the numbers at `more` to the part of the tile that store_rows would write there. */
+PIECE void F(add_rows)(F(vec) acc[], const real *more, int64_t step, int64_t height, int64_t width,
+                       int mr, int nv)
+{
+    F(mask) some[8];
+    UNROLL for (int j = 0; j < nv; j++) some[j] = F(first_lanes)(width - j * LANES);
+    UNROLL for (int i = 0; i < mr; i++)
+    {
+        if (i < height) {
+            UNROLL for (int j = 0; j < nv; j++)
+                acc[i * nv + j] += F(load_some)(more + j * LANES, some[j]);
+        }
+        more += step;
+    }
+}
+
+/* The same for store_columns. */
+PIECE void F(add_columns)(F(vec) acc[], const real *more, int64_t step, int64_t height,
+                          int64_t width, int mr, int nv)
+{
+    UNROLL for (int first = 0; first < mr; first += LANES)
+    {
+        F(mask) some = F(first_lanes)((width < mr ? width : mr) - first);
+        UNROLL for (int j = 0; j < nv; j++)
+        {
+            F(vec) v[LANES];
+            UNROLL for (int i = 0; i < LANES; i++)
+                v[i] = j * LANES + i < height
+                           ? F(load_some)(more + (j * LANES + i) * step + first, some)
+                           : (F(vec)){0};
+            F(transpose)(v);
+            UNROLL for (int i = 0; i < LANES; i++)
+                if (first + i < mr)
+                    acc[(first + i) * nv + j] += v[i];
+        }
+    }
+}
+
 /* The first `width` numbers of the first `height` rows, y_step apart. */
 PIECE void F(store_rows)(F(vec) acc[], real *y, int64_t y_step, int64_t height, int64_t width,
                          int mr, int nv)
@@ -133,7 +181,7 @@ PIECE void F(store_columns)(F(vec) acc[], real *y, int64_t y_step, int64_t heigh
 {
     UNROLL for (int first = 0; first < mr; first += LANES)
     {
-        F(mask) some = F(first_lanes)(width - first);
+        F(mask) some = F(first_lanes)((width < mr ? width : mr) - first);
         UNROLL for (int j = 0; j < nv; j++)
         {
             F(vec) v[LANES];
@@ -148,10 +196,11 @@ PIECE void F(store_columns)(F(vec) acc[], real *y, int64_t y_step, int64_t heigh
 }
 
 /* A is the image, its numbers side by side; B packed weights, PANEL numbers a term. y is
- * (channels, pixels), bias as many numbers as the tile has columns, or NULL. */
+ * (channels, pixels), bias as many numbers as the tile has columns, or NULL; what is added to y, if
+ * not NULL, lies as y does; max(0, y) is written if asked for. */
 PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, const real *weight,
-                         const real *bias, real *y, int64_t y_step, int64_t channels,
-                         int64_t pixels, int mr, int nv)
+                         const real *bias, const real *more, int rectify, real *y, int64_t y_step,
+                         int64_t channels, int64_t pixels, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
     for (int64_t k = 0; k < channels; k++) __builtin_prefetch(y + k * y_step, 1, 3);
@@ -164,19 +213,36 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
     }
     if (bias)
         F(add_to_rows)(acc, bias, mr, nv);
+    if (more)
+        F(add_columns)(acc, more, y_step, channels, pixels, mr, nv);
+    if (rectify)
+        F(rectify)(acc, mr, nv);
     F(store_columns)(acc, y, y_step, channels, pixels, mr, nv);
 }
 
 /* A are rows of numbers, a_step apart, B runs of the image. y is (height, width); bias holds a
  * number for each row. */
 PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const int64_t *taps,
-                           int64_t count, const real *bias, real *y, int64_t y_step,
-                           int64_t height, int64_t width, int mr, int nv)
+                           int64_t count, const real *bias, const real *more, int rectify, real *y,
+                           int64_t y_step, int64_t height, int64_t width, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
-    for (int64_t t = 0; t < count; t++) F(multiply_add)(acc, a + t, a_step, b + taps[t], mr, nv);
+    uintptr_t rows = (uintptr_t)(a + mr * a_step); /* those of the next tile */
+    for (int64_t t = 0; t < count; t++) {
+        F(multiply_add)(acc, a, a_step, b + taps[t], mr, nv);
+        __builtin_prefetch((const void *)(rows + t * mr * sizeof(real)), 0, 3);
+        uintptr_t later = (uintptr_t)b + (uintptr_t)taps[t + TAPS_AHEAD] * sizeof(real);
+        UNROLL for (int line = 0; line < nv * LN_VECTOR_BYTES; line += 64)
+            __builtin_prefetch((const void *)(later + line), 0, 3);
+        a++;
+        UNKNOWN(a); /* else each row gets a pointer of its own, and additions stand in the way */
+    }
     if (bias)
         F(add_to_columns)(acc, bias, mr, nv);
+    if (more)
+        F(add_rows)(acc, more, y_step, height, width, mr, nv);
+    if (rectify)
+        F(rectify)(acc, mr, nv);
     F(store_rows)(acc, y, y_step, height, width, mr, nv);
 }
 
@@ -249,10 +315,11 @@ PIECE void F(stacked_rows)(const real *x, int64_t line, const real *weight, cons
 
 #define PIXEL_TILE(name, mr, nv) \
     static void F(name)(const real *x, const int64_t *taps, int64_t count, const real *weight, \
-                        const real *bias, real *y, int64_t y_step, int64_t channels, \
-                        int64_t pixels) \
+                        const real *bias, const real *more, int rectify, real *y, \
+                        int64_t y_step, int64_t channels, int64_t pixels) \
     { \
-        F(pixel_rows)(x, taps, count, weight, bias, y, y_step, channels, pixels, mr, nv); \
+        F(pixel_rows)(x, taps, count, weight, bias, more, rectify, y, y_step, channels, pixels, \
+                      mr, nv); \
     }
 PIXEL_TILE(many_pixels_wide, PIXEL_ROWS, 2)
 PIXEL_TILE(many_pixels_narrow, PIXEL_ROWS, 1)
@@ -261,10 +328,11 @@ PIXEL_TILE(few_pixels_wide, FEW_PIXEL_ROWS, 2)
 
 #define CHANNEL_TILE(name, mr, nv) \
     static void F(name)(const real *a, int64_t a_step, const real *b, const int64_t *taps, \
-                        int64_t count, const real *bias, real *y, int64_t y_step, \
-                        int64_t height, int64_t width) \
+                        int64_t count, const real *bias, const real *more, int rectify, real *y, \
+                        int64_t y_step, int64_t height, int64_t width) \
     { \
-        F(channel_rows)(a, a_step, b, taps, count, bias, y, y_step, height, width, mr, nv); \
+        F(channel_rows)(a, a_step, b, taps, count, bias, more, rectify, y, y_step, height, width, \
+                        mr, nv); \
     }
 CHANNEL_TILE(many_channels, CHANNEL_ROWS, 3)
 CHANNEL_TILE(many_channels_narrow, CHANNEL_ROWS, 1)

@@ -28,13 +28,19 @@ follow each other, and the whole block is one run: no lanes idle at the ends of 
 from numba.extending import register_jitable
 
 from loopnest.kernels.simd_tiles import VECTOR_BYTES
-from loopnest.kernels.tiles import CHANNEL_ROWS, FEW_CHANNEL_ROWS, FEW_PIXEL_ROWS, STACKED_ROWS
+from loopnest.kernels.tiles import (
+    CHANNEL_ROWS,
+    FEW_CHANNEL_ROWS,
+    FEW_PIXEL_ROWS,
+    STACKED_ROWS,
+    TAPS_AHEAD,
+)
 
 PLAIN, PIXELS, CHANNELS, STACKED = 0, 1, 2, 3
 
 PLAIN_BELOW = 4096  # multiply-adds
 LONG_SUM = 128  # terms from which transposing a tile does not show
-FEW_PIXELS = 256  # of a 1x1's output, where lanes along them idle
+FEW_PIXELS = 256  # of a strided 1x1's output, where lanes along them idle
 BLOCK_BYTES = 640 << 10  # of the padded copy
 POINTWISE_BYTES = 192 << 10  # of that of a 1x1: each tap is a page of its own in longer lines
 STACKED_BYTES = 256 << 10  # of that of one channel
@@ -62,6 +68,13 @@ def lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat):
 
 
 @register_jitable
+def few_pixels(pixels, in_place, lanes):
+    """Whether a 1x1 has too few pixels for lanes along them."""
+    idle = -pixels % lanes
+    return pixels < 3 * lanes or idle * 8 > pixels if in_place else pixels <= FEW_PIXELS
+
+
+@register_jitable
 def plan(
     channels, k, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w, images, itemsize,
 ):  # fmt: skip
@@ -76,7 +89,8 @@ def plan(
         rows = min(max(rows // STACKED_ROWS, 1) * STACKED_ROWS, out_h)
         if (rows + STACKED_ROWS + r) * (out_w + s) * itemsize <= MOST_BYTES:
             return STACKED, 0, rows, out_w
-    few = r * s > 1 or out_h * out_w <= FEW_PIXELS
+    pointwise = r * s * stride_h * stride_w == 1
+    few = r * s > 1 or few_pixels(out_h * out_w, pointwise, lanes)
     if k > lanes and taps >= LONG_SUM and few:
         method, unit = PIXELS, FEW_PIXEL_ROWS
     elif k >= CHANNEL_ROWS:
@@ -151,12 +165,13 @@ def prepare(
     blocks = n * groups * ceil_div(out_h, block_h) * ceil_div(out_w, block_w)
     variants, phases, more_h, more_w = lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat)
     copy = inputs * variants * phases * (block_h + more_h) * (block_w + more_w)
-    taps = inputs * r * s
+    terms = inputs * r * s
     slack = 8 * lanes  # tiles read beyond the last line what they do not use
     deep = ceil_div(outputs, filters)
-    own = taps * filters * (deep if keeps_packed(method, deep, taps, itemsize) else 1)
+    own = terms * filters * (deep if keeps_packed(method, deep, terms, itemsize) else 1)
     own += filters  # bias of a task
     tasks = blocks * deep
+    taps = (terms + TAPS_AHEAD) * (2 if r * s * stride_h * stride_w == 1 else 1)
     return method, flat, block_h, block_w, tasks, copy + slack + own + 4 * lanes, taps
 
 

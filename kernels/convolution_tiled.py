@@ -18,14 +18,17 @@ from loopnest.kernels.convolution_plan import (
     prepare,
 )
 from loopnest.kernels.jit import block, kernel
-from loopnest.kernels.simd_tiles import (
-    VECTOR_BYTES,
-    copy_alternate,
-    copy_lanes,
-    copy_transposed,
-    size_of,
+from loopnest.kernels.simd_copies import copy_alternate, copy_lanes, copy_transposed
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, size_of
+from loopnest.kernels.tiles import (
+    ADD,
+    CHANNEL_ROWS,
+    FEW_CHANNEL_ROWS,
+    FEW_PIXEL_ROWS,
+    PIXEL_ROWS,
+    RECTIFY,
+    TAPS_AHEAD,
 )
-from loopnest.kernels.tiles import CHANNEL_ROWS, FEW_CHANNEL_ROWS, FEW_PIXEL_ROWS, PIXEL_ROWS
 
 __all__ = ["conv2d_channels", "conv2d_pixels", "pack_conv2d", "packed_size", "prepare"]
 
@@ -64,6 +67,13 @@ def copy_numbers(zero, source, target, count):
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
     for i in range(0, count, lanes):
         copy_lanes(zero, source + _U(i) * size, target + _U(i) * size, count - i)
+
+
+@block
+def extend_taps(taps, count):
+    """What tiles ask for ahead of the last tap: what they have."""
+    for t in range(_U(count), _U(count + TAPS_AHEAD)):
+        taps[t] = taps[_U(count - 1)]
 
 
 @block
@@ -151,8 +161,13 @@ def pack_group(zero, weight, first, k, terms, target):
 
 
 @block
-def pixel_row_run(zero, x, taps, terms, weight, bias, y, y_step, channels, pixels):
-    """One run of pixels by up to two vectors of channels; all are addresses and counts."""
+def pixel_row_run(
+    zero, x, taps, terms, weight, bias, y, y_step, channels, pixels, more, finish
+):  # fmt: skip
+    """One run of pixels by up to two vectors of channels; all are addresses and counts.
+
+    x is readable for a whole number of tiles.
+    """
     size = _U(size_of(zero))
     wide = channels > VECTOR_BYTES // size_of(zero)
     done = 0
@@ -160,46 +175,53 @@ def pixel_row_run(zero, x, taps, terms, weight, bias, y, y_step, channels, pixel
         at, to, left = x + _U(done) * size, y + _U(done) * size, pixels - done
         if not wide:
             tiles.many_pixels_narrow(
-                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left
+                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left, more, finish
             )
             done += PIXEL_ROWS
         elif left > FEW_PIXEL_ROWS:
             tiles.many_pixels_wide(
-                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left
+                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left, more, finish
             )
             done += PIXEL_ROWS
         else:
             tiles.few_pixels_wide(
-                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left
+                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left, more, finish
             )
             done += FEW_PIXEL_ROWS
 
 
 @block
-def channel_row_run(zero, weight, taps, terms, x, bias, y, y_step, channels, pixels):
+def channel_row_run(
+    zero, weight, taps, terms, x, bias, y, y_step, channels, pixels, beyond, more, finish
+):  # fmt: skip
     """One run of pixels by up to CHANNEL_ROWS channels; all are addresses and counts.
 
-    weight and bias are readable for as many rows as the tile that serves has.
+    weight and bias are readable for as many rows as the tile that serves has, x for ``beyond``
+    numbers more than the run, which is a whole number of vectors if that is 0.
     """
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
     step = _U(terms) * size
     done = 0
     while done < pixels:
         b, to, left = x + _U(done) * size, y + _U(done) * size, pixels - done
-        if channels == 1:
-            tiles.one_channel(zero, weight, step, b, taps, terms, bias, to, y_step, 1, left)
+        if channels == 1 and left + beyond >= 8 * lanes:
+            tiles.one_channel(
+                zero, weight, step, b, taps, terms, bias, to, y_step, 1, left, more, finish
+            )
             done += 8 * lanes
-        elif channels <= FEW_CHANNEL_ROWS:
-            tiles.few_channels(zero, weight, step, b, taps, terms, bias, to, y_step, channels, left)
+        elif 1 < channels <= FEW_CHANNEL_ROWS and left + beyond >= 4 * lanes:
+            tiles.few_channels(
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
+            )
             done += 4 * lanes
-        elif left > lanes:
+        elif channels > FEW_CHANNEL_ROWS and left > 2 * lanes:
             tiles.many_channels(
-                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
             )
             done += 3 * lanes
         else:
             tiles.many_channels_narrow(
-                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
             )
             done += lanes
 
@@ -215,12 +237,12 @@ def place_of(task, groups, down, across, deep):
 
 
 @block
-def readable_filters(zero, filters, bias, count, terms, work, own, more):
+def readable_filters(zero, filters, bias, count, terms, work, own, more, alone):
     """(filters, bias), or copies that tiles may read CHANNEL_ROWS rows of; addresses.
 
-    The copies go to work[own:] and to work[more:].
+    The copies go to work[own:] and to work[more:]. ``alone``: one filter needs none.
     """
-    if count == 1 or count == CHANNEL_ROWS:
+    if (count == 1 and alone) or count == CHANNEL_ROWS:
         return filters, bias
     start, size = _U(work.ctypes.data), _U(work.itemsize)
     copy_numbers(zero, filters, start + _U(own) * size, count * terms)
@@ -231,13 +253,22 @@ def readable_filters(zero, filters, bias, count, terms, work, own, more):
     return start + _U(own) * size, bias
 
 
+@block
+def plane_taps(channels, plane, itemsize, taps, first):
+    """Table for a 1x1: where the planes begin, in bytes, from taps[first] on."""
+    for c in range(channels):
+        taps[_U(first + c)] = c * plane * itemsize
+    extend_taps(taps[first:], channels)
+
+
 def _tiled(pixel_rows):
     """Kernel maker: the same walk over the tasks for both kinds of tiles."""
 
     def conv2d(
         x, weight, bias, stride_h, stride_w, top, left, dilation_h, dilation_w, groups,
-        flat, block_h, block_w, first, last, packed, work, taps, y,
+        flat, block_h, block_w, first, last, packed, more, rectify, work, taps, y,
     ):  # fmt: skip
+        """y = x * weight + bias + more, where these are not empty; then max(0, y) if asked for."""
         n, all_channels, height, width = x.shape
         all_k, channels, r, s = weight.shape
         out_h, out_w = y.shape[2], y.shape[3]
@@ -249,10 +280,19 @@ def _tiled(pixel_rows):
         )
         line_rows, line = block_h + more_h, block_w + more_w
         copy_size = channels * variants * phases * line_rows * line
+        # A 1x1 of whole planes reads the image where it is, as far as tiles reach; what is left of
+        # a block, less than a tile, is copied.
+        unit = PIXEL_ROWS if pixel_rows else lanes
+        in_place = r * s * stride_h * stride_w == 1 and height == 1 and width == out_w and left == 0
+        if in_place:
+            line = min(unit, block_w)
+            copy_size = channels * line
+            plane_taps(channels, width, x.itemsize, taps, terms + TAPS_AHEAD)
         tap_table(
             channels, r, s, stride_h, stride_w, dilation_h, dilation_w, flat, variants, phases,
             line, line_rows, x.itemsize, taps,
         )  # fmt: skip
+        extend_taps(taps, terms)
         filters = 2 * lanes if pixel_rows else CHANNEL_ROWS  # of one task
         down, across, deep = (
             ceil_div(out_h, block_h),
@@ -261,32 +301,42 @@ def _tiled(pixel_rows):
         )
         x1 = x.reshape(x.size)
         copy = _U(work.ctypes.data)
-        own = copy + _U(copy_size + 8 * lanes) * size  # filters of a task
+        own_at = ceil_div(copy_size, lanes) * lanes + 8 * lanes
+        own = copy + _U(own_at) * size  # filters of a task
         block_size = _U(terms) * _U(2 * VECTOR_BYTES)
         kept = keeps_packed(PIXELS if pixel_rows else CHANNELS, deep, terms, x.itemsize)
-        more = own + _U(filters * terms * (deep if kept else 1)) * size  # bias of a task
-        table, y_step = _U(taps.ctypes.data), _U(out_h * out_w) * size
+        own_bias = own + _U(filters * terms * (deep if kept else 1)) * size
+        y_step = _U(out_h * out_w) * size
+        finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
+        addend = _U(more.ctypes.data) - _U(y.ctypes.data)
         current, packed_group = -1, -1
         for task in range(first, last):
             image, group, block_y, block_x, part = place_of(task, groups, down, across, deep)
             place = task // deep
             oh, ow = block_y * block_h, block_x * block_w
             rows, columns = min(block_h, out_h - oh), min(block_w, out_w - ow)
+            plane = image * all_channels + group * channels
+            whole = columns // unit * unit
             if place != current:
-                if current < 0 or across > 1:
+                if current < 0 or (across > 1 and not in_place):
                     clear(work, 0, copy_size + 8 * lanes)
                 current = place
-                copy_block(
-                    x1, image * all_channels + group * channels, channels, height, width,
-                    top - oh * stride_h, left - ow * stride_w, stride_h, stride_w, phases, variants,
-                    dilation_w if flat else 1, rows + more_h, columns + more_w,
-                    line, line_rows, work,
-                )  # fmt: skip
+                if in_place:
+                    copy_rows(
+                        x1, plane * width + ow + whole, width, 1, work, 0, line, channels,
+                        columns - whole,
+                    )  # fmt: skip
+                else:
+                    copy_block(
+                        x1, plane, channels, height, width, top - oh * stride_h,
+                        left - ow * stride_w, stride_h, stride_w, phases, variants,
+                        dilation_w if flat else 1, rows + more_h, columns + more_w,
+                        line, line_rows, work,
+                    )  # fmt: skip
             at = group * k + part * filters
             count = min(filters, k - part * filters)
             target = _U(y.ctypes.data) + _U(((image * all_k + at) * out_h + oh) * out_w + ow) * size
             offset = _U(bias.ctypes.data) + _U(at) * size if bias.size else _U(0)
-            runs, run = (1, rows * out_w) if flat else (rows, columns)
             if pixel_rows:
                 filter_ = own
                 if packed.size:
@@ -300,25 +350,39 @@ def _tiled(pixel_rows):
                         packed_group = group
                     filter_ = own + _U(part) * block_size
                 if offset:
-                    copy_numbers(zero, offset, more, count)
-                    offset = more
-                for i in range(runs):
-                    pixel_row_run(
-                        zero, copy + _U(i * line) * size, table, terms, filter_, offset,
-                        target + _U(i * out_w) * size, y_step, count, run,
-                    )  # fmt: skip
+                    copy_numbers(zero, offset, own_bias, count)
+                    offset = own_bias
             else:
                 filter_ = _U(weight.ctypes.data) + _U(at * terms) * size
-                own_at = copy_size + 8 * lanes
                 filter_, offset = readable_filters(
-                    zero, filter_, offset, count, terms, work, own_at, own_at + filters * terms
-                )
-                for i in range(runs):
+                    zero, filter_, offset, count, terms, work, own_at, own_at + filters * terms,
+                    not in_place,
+                )  # fmt: skip
+            runs, run = (1, rows * out_w) if flat else (rows, columns)
+            for i in range(2 if in_place else runs):
+                source, start, beyond = copy + _U(i * line) * size, i * out_w, 8 * lanes
+                table = _U(taps.ctypes.data)
+                if in_place and i == 0:
+                    source = _U(x.ctypes.data) + _U(plane * width + ow) * size
+                    table += _U((terms + TAPS_AHEAD) * 8)
+                    run, beyond = whole, 0
+                elif in_place:
+                    source, start, run = copy, whole, columns - whole
+                to = target + _U(start) * size
+                if pixel_rows:
+                    pixel_row_run(
+                        zero, source, table, terms, filter_, offset, to, y_step, count, run,
+                        addend, finish,
+                    )  # fmt: skip
+                else:
                     channel_row_run(
-                        zero, filter_, table, terms, copy + _U(i * line) * size, offset,
-                        target + _U(i * out_w) * size, y_step, count, run,
+                        zero, filter_, table, terms, source, offset, to, y_step, count, run,
+                        beyond, addend, finish,
                     )  # fmt: skip
 
+    # The machine code's symbol is made of this: two of one name could be taken for each other
+    # once they come from Numba's cache.
+    conv2d.__name__ = conv2d.__qualname__ = "conv2d_pixels" if pixel_rows else "conv2d_channels"
     return conv2d
 
 

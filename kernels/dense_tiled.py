@@ -22,11 +22,10 @@ from numba.extending import register_jitable
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.simd_copies import copy_padded, copy_transposed
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
     VECTOR_BYTES,
-    copy_padded,
-    copy_transposed,
     load_tile,
     size_of,
     store_tile,

@@ -34,7 +34,7 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, ir.VectorType(element, fe_type.lanes))
 
 
-_I1, _I32 = ir.IntType(1), ir.IntType(32)
+_I32 = ir.IntType(32)
 
 
 def _integer(value):
@@ -148,6 +148,12 @@ def _unknown(builder, number):
     """
     signature = ir.FunctionType(number.type, [number.type])
     return builder.asm(signature, "", "=r,0", [number], side_effect=True)
+
+
+@intrinsic
+def unknown(typingctx, address):
+    """The same address, from which LLVM cannot tell what others are."""
+    return types.uint64(types.uint64), lambda _, builder, __, args: _unknown(builder, args[0])
 
 
 @intrinsic(prefer_literal=True)
@@ -271,6 +277,19 @@ def _first_lanes(builder, count, lanes):
     )
 
 
+def _first_of_row(builder, mask, height, row):
+    """The mask, or no lane of rows from ``height`` on."""
+    inside = builder.icmp_signed(">", height, ir.Constant(height.type, row))
+    return builder.select(inside, mask, ir.Constant(mask.type, None))
+
+
+def _columns_mask(builder, width, first, rows, lanes):
+    """Mask of the rows from ``first`` on that a transposed tile has, and that are to be written."""
+    tile = ir.Constant(width.type, rows)
+    width = builder.select(builder.icmp_signed("<", width, tile), width, tile)
+    return _first_lanes(builder, builder.sub(width, ir.Constant(width.type, first)), lanes)
+
+
 def _store_some(builder, value, pointer, vector, mask):
     pointer = builder.bitcast(pointer, ir.PointerType())
     align = ir.Constant(_I32, _size(vector))
@@ -290,17 +309,81 @@ def store_rows(typingctx, tile, y, y_step, height, width, rows, vectors):
         for j in range(nv):
             left = builder.sub(width, ir.Constant(width.type, j * vector.lanes))
             masks.append(_first_lanes(builder, left, vector.lanes))
-        nothing = ir.Constant(masks[0].type, None)
         for i, step in enumerate(_steps(builder, y_step, mr)):
-            inside = builder.icmp_signed(">", height, ir.Constant(height.type, i))
             for j in range(nv):
                 pointer = _at(builder, builder.add(y, step), j * VECTOR_BYTES, llvm)
-                mask = builder.select(inside, masks[j], nothing)
+                mask = _first_of_row(builder, masks[j], height, i)
                 value = builder.extract_value(acc, i * nv + j)
                 _store_some(builder, value, pointer, vector, mask)
         return context.get_dummy_value()
 
     return types.none(tile, y, y_step, height, width, rows, vectors), codegen
+
+
+@intrinsic(prefer_literal=True)
+def add_rows(typingctx, tile, source, step, height, width, rows, vectors):
+    """Add the numbers at ``source`` to the part of the tile that `store_rows` would write there."""
+    vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
+
+    def codegen(context, builder, signature, args):
+        acc, source, step, height, width, _, _ = args
+        llvm = context.get_value_type(vector)
+        for j in range(nv):
+            left = builder.sub(width, ir.Constant(width.type, j * vector.lanes))
+            mask = _first_lanes(builder, left, vector.lanes)
+            for i, down in enumerate(_steps(builder, step, mr)):
+                offset = ir.Constant(source.type, j * VECTOR_BYTES)
+                place = builder.add(builder.add(source, down), offset)
+                some = _first_of_row(builder, mask, height, i)
+                more = _load_some(builder, place, vector, llvm, some)
+                total = builder.fadd(builder.extract_value(acc, i * nv + j), more)
+                acc = builder.insert_value(acc, total, i * nv + j)
+        return acc
+
+    return tile(tile, source, step, height, width, rows, vectors), codegen
+
+
+@intrinsic(prefer_literal=True)
+def add_columns(typingctx, tile, source, step, height, width, rows, vectors):
+    """The same for `store_columns`."""
+    vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
+
+    def codegen(context, builder, signature, args):
+        acc, source, step, height, width, _, _ = args
+        llvm, lanes = context.get_value_type(vector), vector.lanes
+        steps = _steps(builder, step, nv * lanes)
+        for first in range(0, mr, lanes):
+            mask = _columns_mask(builder, width, first, mr, lanes)
+            for j in range(nv):
+                columns = []
+                for column in range(j * lanes, (j + 1) * lanes):
+                    offset = ir.Constant(source.type, first * _size(vector))
+                    place = builder.add(builder.add(source, steps[column]), offset)
+                    some = _first_of_row(builder, mask, height, column)
+                    columns.append(_load_some(builder, place, vector, llvm, some))
+                more = _transpose(builder, columns, llvm)
+                for i in range(first, min(first + lanes, mr)):
+                    total = builder.fadd(builder.extract_value(acc, i * nv + j), more[i - first])
+                    acc = builder.insert_value(acc, total, i * nv + j)
+        return acc
+
+    return tile(tile, source, step, height, width, rows, vectors), codegen
+
+
+@intrinsic
+def rectified(typingctx, tile):
+    """The tile with zeros in place of numbers that are not above zero; NaN stays."""
+
+    def codegen(context, builder, signature, args):
+        acc = args[0]
+        for at in range(tile.count):
+            value = builder.extract_value(acc, at)
+            zero = ir.Constant(value.type, None)
+            low = builder.fcmp_ordered("<=", value, zero)
+            acc = builder.insert_value(acc, builder.select(low, zero, value), at)
+        return acc
+
+    return tile(tile), codegen
 
 
 def _transpose(builder, values, llvm):
@@ -325,11 +408,9 @@ def store_columns(typingctx, tile, y, y_step, height, width, rows, vectors):
         acc, y, y_step, height, width, _, _ = args
         llvm = context.get_value_type(vector)
         lanes, none = vector.lanes, ir.Constant(llvm, ir.Undefined)
-        nothing = ir.Constant(ir.VectorType(_I1, lanes), None)
         steps = _steps(builder, y_step, nv * lanes)
         for first in range(0, mr, lanes):  # as many rows as a vector has lanes, at a time
-            left = builder.sub(width, ir.Constant(width.type, first))
-            mask = _first_lanes(builder, left, lanes)
+            mask = _columns_mask(builder, width, first, mr, lanes)
             for j in range(nv):
                 block = [
                     builder.extract_value(acc, i * nv + j) if i < mr else none
@@ -337,11 +418,10 @@ def store_columns(typingctx, tile, y, y_step, height, width, rows, vectors):
                 ]
                 for lane, value in enumerate(_transpose(builder, block, llvm)):
                     column = j * lanes + lane
-                    inside = builder.icmp_signed(">", height, ir.Constant(height.type, column))
                     pointer = _at(
                         builder, builder.add(y, steps[column]), first * _size(vector), llvm
                     )
-                    some = builder.select(inside, mask, nothing)
+                    some = _first_of_row(builder, mask, height, column)
                     _store_some(builder, value, pointer, vector, some)
         return context.get_dummy_value()
 
@@ -378,87 +458,6 @@ def _load_some(builder, address, vector, llvm, mask):
     align = ir.Constant(_I32, _size(vector))
     name = f"llvm.masked.load.{_suffix(vector)}.p0"
     return _call(builder, name, llvm, [pointer, align, mask, ir.Constant(llvm, None)])
-
-
-@intrinsic
-def copy_lanes(typingctx, like, source, target, count):
-    """Copy up to a vector of numbers of the type of ``like``, the first ``count``."""
-    return types.none(like, types.uint64, types.uint64, types.int64), _copy_lanes
-
-
-@intrinsic
-def copy_padded(typingctx, like, source, target, count, written):
-    """The same, with zeros up to the number ``written``."""
-    u, i = types.uint64, types.int64
-    return types.none(like, u, u, i, i), _copy_lanes
-
-
-def _copy_lanes(context, builder, signature, args):
-    _, source, target, count = args[:4]
-    vector = Vector(signature.args[0])
-    llvm, mask = context.get_value_type(vector), _first_lanes(builder, count, vector.lanes)
-    value = _load_some(builder, source, vector, llvm, mask)
-    if len(args) > 4:
-        mask = _first_lanes(builder, args[4], vector.lanes)
-    _store_some(builder, value, _at(builder, target, 0, llvm), vector, mask)
-    return context.get_dummy_value()
-
-
-@intrinsic
-def copy_alternate(typingctx, like, source, target, count):
-    """Copy every second number, up to a vector of them: target[i] = source[2 i], i < count."""
-    vector = Vector(like)
-
-    def codegen(context, builder, signature, args):
-        _, source, target, count = args
-        llvm, lanes = context.get_value_type(vector), vector.lanes
-        span = builder.sub(builder.add(count, count), ir.Constant(count.type, 1))
-        halves = []
-        for first in (0, lanes):
-            left = builder.sub(span, ir.Constant(span.type, first))
-            address = builder.add(source, ir.Constant(source.type, first * _size(vector)))
-            mask = _first_lanes(builder, left, lanes)
-            halves.append(_load_some(builder, address, vector, llvm, mask))
-        even = ir.Constant(ir.VectorType(_I32, lanes), list(range(0, 2 * lanes, 2)))
-        value = builder.shuffle_vector(*halves, even)
-        mask = _first_lanes(builder, count, lanes)
-        _store_some(builder, value, _at(builder, target, 0, llvm), vector, mask)
-        return context.get_dummy_value()
-
-    return types.none(like, types.uint64, types.uint64, types.int64), codegen
-
-
-@intrinsic
-def copy_transposed(
-    typingctx, like, source, source_step, target, target_step, height, width, written
-):
-    """Square block of lanes x lanes numbers, transposed; ``height`` rows of ``width`` are read.
-
-    target[j][i] = source[i][j] for j < width and i < written, zeros where i >= height.
-    """
-    vector = Vector(like)
-
-    def codegen(context, builder, signature, args):
-        _, source, source_step, target, target_step, height, width, written = args
-        llvm, lanes = context.get_value_type(vector), vector.lanes
-        mask = _first_lanes(builder, width, lanes)
-        nothing = ir.Constant(mask.type, None)
-        out_mask = _first_lanes(builder, written, lanes)
-        values = []
-        for i, step in enumerate(_steps(builder, source_step, lanes)):
-            inside = builder.icmp_signed(">", height, ir.Constant(height.type, i))
-            some = builder.select(inside, mask, nothing)
-            values.append(_load_some(builder, builder.add(source, step), vector, llvm, some))
-        steps = _steps(builder, target_step, lanes)
-        for j, value in enumerate(_transpose(builder, values, llvm)):
-            inside = builder.icmp_signed(">", width, ir.Constant(width.type, j))
-            pointer = _at(builder, builder.add(target, steps[j]), 0, llvm)
-            some = builder.select(inside, out_mask, nothing)
-            _store_some(builder, value, pointer, vector, some)
-        return context.get_dummy_value()
-
-    u, i = types.uint64, types.int64
-    return types.none(like, u, u, u, u, i, i, i), codegen
 
 
 @intrinsic

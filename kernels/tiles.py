@@ -16,6 +16,9 @@ up in a table of taps: that hides a convolution's size, stride, dilation and pad
 ``tap rows``      for the weight's gradient: the terms are pixels, A the image as each tap
                   sees it, B the packed gradients of the output.
 
+Tiles of convolutions may finish what they computed before they write it: ``finish`` is ADD, RECTIFY, both
+or 0. What is added lies ``more`` bytes from where the tile is written.
+
 The twin is csrc/tiles.h.
 """
 
@@ -25,7 +28,9 @@ from loopnest.kernels.jit import block, scalar
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
     VECTOR_BYTES,
+    add_columns,
     add_number,
+    add_rows,
     add_to_columns,
     add_to_rows,
     integer_at,
@@ -34,10 +39,12 @@ from loopnest.kernels.simd_tiles import (
     multiply_add_gathered,
     multiply_add_stacked,
     prefetch,
+    rectified,
     size_of,
     store_columns,
     store_rows,
     store_tile,
+    unknown,
     zero_tile,
 )
 
@@ -45,7 +52,13 @@ _U = np.uint64
 _TAP = _U(8)
 _PACKED = _U(2 * VECTOR_BYTES)
 _AHEAD = _U(16 * 2 * VECTOR_BYTES)  # weights come from beyond L1: asked for 16 terms early
-_NEXT_LINE = _U(64)
+_LINE = _U(64)
+# Runs of the image, each in a page of its own, are asked for so many taps early: a table of
+# taps is longer by as many.
+TAPS_AHEAD = 8
+_LATER = _U(8 * TAPS_AHEAD)
+
+ADD, RECTIFY = 1, 2  # ``finish``: numbers are added, then max(0, .)
 
 # Rows of a tile of two vectors: accumulators, two of B and one of A fit 32 or 16 registers.
 PIXEL_ROWS = 14 if REGISTERS == 32 else 6
@@ -66,7 +79,9 @@ def _pixel_rows(mr, nv):
     """Tile maker; y is (channels, pixels), bias as many numbers as the tile has columns, or 0."""
 
     @scalar
-    def tile(zero, x, x_step, taps, count, weight, bias, y, y_step, channels, pixels):
+    def tile(
+        zero, x, x_step, taps, count, weight, bias, y, y_step, channels, pixels, more, finish
+    ):  # fmt: skip
         acc = zero_tile(zero, mr, nv)
         for channel in range(channels):
             prefetch(y + _U(channel) * y_step, 1)
@@ -74,11 +89,15 @@ def _pixel_rows(mr, nv):
             acc = multiply_add(acc, x + _U(integer_at(taps)), x_step, weight, mr, nv)
             prefetch(weight + _AHEAD, 0)
             if nv == 2:
-                prefetch(weight + _AHEAD + _NEXT_LINE, 0)
+                prefetch(weight + _AHEAD + _LINE, 0)
             taps += _TAP
             weight += _PACKED
         if bias:
             acc = add_to_rows(acc, bias, mr, nv)
+        if finish & ADD:
+            acc = add_columns(acc, y + more, y_step, channels, pixels, mr, nv)
+        if finish & RECTIFY:
+            acc = rectified(acc)
         store_columns(acc, y, y_step, channels, pixels, mr, nv)
 
     return tile
@@ -89,30 +108,50 @@ many_pixels_narrow = _pixel_rows(PIXEL_ROWS, 1)
 few_pixels_wide = _pixel_rows(FEW_PIXEL_ROWS, 2)
 
 
-def _channel_rows(mr, nv, add_bias):
-    """Tile maker; a, b, y and bias are the matrices of the product and what is added to it.
+def _channel_rows(mr, nv):
+    """Tile maker; a, b, y and bias are the matrices of the product and what is added to its rows.
 
     The tile is written down to ``height`` and across to ``width``; bias 0 means none.
     """
+    some_lines = nv * VECTOR_BYTES > 64
+    many_lines = nv * VECTOR_BYTES > 128
 
     @scalar
-    def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width):
+    def ask(b, taps):
+        later = b + _U(integer_at(taps + _LATER))
+        prefetch(later, 0)
+        if some_lines:
+            prefetch(later + _LINE, 0)
+        if many_lines:
+            prefetch(later + _LINE + _LINE, 0)
+
+    @scalar
+    def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width, more, finish):
         acc = zero_tile(zero, mr, nv)
+        rows = a + _U(mr) * a_step  # those of the next tile
+        size = _U(size_of(zero))
         for _ in range(count):
             acc = multiply_add(acc, a, a_step, b + _U(integer_at(taps)), mr, nv)
+            ask(b, taps)
+            prefetch(rows, 0)
+            rows += _U(mr) * size
             taps += _TAP
-            a += _U(size_of(zero))
+            a = unknown(a + size)
         if bias:
-            acc = add_bias(acc, bias, mr, nv)
+            acc = add_to_columns(acc, bias, mr, nv)
+        if finish & ADD:
+            acc = add_rows(acc, y + more, y_step, height, width, mr, nv)
+        if finish & RECTIFY:
+            acc = rectified(acc)
         store_rows(acc, y, y_step, height, width, mr, nv)
 
     return tile
 
 
-many_channels = _channel_rows(CHANNEL_ROWS, 3, add_to_columns)
-many_channels_narrow = _channel_rows(CHANNEL_ROWS, 1, add_to_columns)
-few_channels = _channel_rows(FEW_CHANNEL_ROWS, 4, add_to_columns)
-one_channel = _channel_rows(1, 8, add_to_columns)
+many_channels = _channel_rows(CHANNEL_ROWS, 3)
+many_channels_narrow = _channel_rows(CHANNEL_ROWS, 1)
+few_channels = _channel_rows(FEW_CHANNEL_ROWS, 4)
+one_channel = _channel_rows(1, 8)
 
 
 def _sample_rows(mr, nv):

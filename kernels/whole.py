@@ -72,12 +72,12 @@ def conv2d(x, weight, packed, bias, options, groups, y):
     elif method == PIXELS:
         _conv2d_pixels(
             rows, weight, bias, sh, sw, top, left, dh, dw, groups,
-            flat, block_h, block_w, 0, tasks, packed, work, taps, out,
+            flat, block_h, block_w, 0, tasks, packed, bias[:0], False, work, taps, out,
         )  # fmt: skip
     else:
         _conv2d_channels(
             rows, weight, bias, sh, sw, top, left, dh, dw, groups,
-            flat, block_h, block_w, 0, tasks, packed[:0], work, taps, out,
+            flat, block_h, block_w, 0, tasks, packed[:0], bias[:0], False, work, taps, out,
         )  # fmt: skip
 
 

@@ -24,9 +24,9 @@ from numba.extending import register_jitable
 from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.convolution_tiled import copy_numbers
 from loopnest.kernels.jit import block, kernel, scalar
+from loopnest.kernels.simd_copies import copy_transposed
 from loopnest.kernels.simd_tiles import (
     VECTOR_BYTES,
-    copy_transposed,
     multiply_add,
     size_of,
     store_rows,

@@ -6,7 +6,9 @@ arrays end (or begin) at protected pages: a byte touched beyond them is a crash.
 """
 
 import contextlib
+import importlib
 import itertools
+import pkgutil
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from guarded import at_page_end, at_page_start
 from helpers import assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba.core.dispatcher import Dispatcher
 
 import loopnest as ln
 from loopnest import _c, ckernels, kernels
@@ -129,6 +132,51 @@ def test_blocks(problem, method, with_bias, with_packed, cut, dtype, side, data)
     x, weight = arrays.normal(*x_shape), arrays.normal(*weight_shape)
     bias = arrays.normal(len(weight)) if with_bias else arrays.nothing()
     expected = plain(x, weight, bias, options, groups, y_shape)
+    more, rectify, expected = finished(arrays, expected, data)
+    tiled_everywhere(
+        arrays, method, (x, weight, bias, options, groups, y_shape), (flat, block_h, block_w),
+        with_packed, more, rectify, cut, expected, data.draw(st.booleans()),
+    )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 2), st.integers(1, 3), st.integers(1, 20), st.integers(1, 40),
+    st.integers(1, 200), st.sampled_from([PIXELS, CHANNELS]), st.booleans(), st.booleans(),
+    st.floats(0, 1), DTYPES, SIDES, st.data(),
+)  # fmt: skip
+def test_pointwise_reads_in_place(
+    n, groups, c, k, pixels, method, with_bias, with_packed, cut, dtype, side, data
+):
+    """A 1x1 of whole planes: no byte beyond x is read, up to its very last number."""
+    x_shape, y_shape = (n, groups * c, 1, pixels), (n, groups * k, 1, pixels)
+    block_w, options = data.draw(st.integers(1, pixels)), (1, 1, 0, 0, 1, 1)
+    arrays = Arrays(dtype, side, 6)
+    x, weight = arrays.normal(*x_shape), arrays.normal(groups * k, c, 1, 1)
+    bias = arrays.normal(len(weight)) if with_bias else arrays.nothing()
+    expected = plain(x, weight, bias, options, groups, y_shape)
+    more, rectify, expected = finished(arrays, expected, data)
+    tiled_everywhere(
+        arrays, method, (x, weight, bias, options, groups, y_shape), (0, 1, block_w), with_packed,
+        more, rectify, cut, expected, data.draw(st.booleans()),
+    )  # fmt: skip
+
+
+def finished(arrays, y, data):
+    """What tiles may add (it may be where they write) and whether they rectify, and y after that."""
+    more, rectify = arrays.nothing(), data.draw(st.booleans())
+    if data.draw(st.booleans()):
+        more = arrays.normal(*y.shape)
+        y = y + more
+    return more, rectify, np.where(y <= 0, 0, y) if rectify else y
+
+
+def tiled_everywhere(
+    arrays, method, problem, blocks, with_packed, more, rectify, cut, expected, in_place
+):  # fmt: skip
+    """The tiled kernel of each backend and instruction set gives the expected bits."""
+    x, weight, bias, options, groups, y_shape = problem
+    flat, block_h, block_w = blocks
     k, terms = len(weight) // groups, weight[0].size
     for name, module in backends():
         tiled, lanes = module.convolution_tiled, lanes_of(module, x.itemsize)
@@ -140,12 +188,23 @@ def test_blocks(problem, method, with_bias, with_packed, cut, dtype, side, data)
         if with_packed:
             packed = arrays.spoilt(tiled.packed_size(len(weight), groups, terms, x.itemsize))
             tiled.pack_conv2d(weight, groups, packed)
-        copy = weight_shape[1] * lines_size(weight, options, flat, block_h, block_w)
+        copy = weight.shape[1] * lines_size(weight, options, flat, block_h, block_w)
         work = arrays.spoilt(copy + 12 * lanes + (deep * terms + 2) * filters)
-        taps, y = arrays.spoilt(terms, dtype=np.int64), arrays.spoilt(*y_shape)
+        taps = arrays.spoilt(2 * (terms + convolution_plan.TAPS_AHEAD), dtype=np.int64)
+        y = arrays.spoilt(*y_shape)
+        addend = more
+        if more.size and in_place:  # what is added lies where the sum goes
+            y[...] = more
+            addend = y
         kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels
         before = x, weight, bias, *options, groups, flat, block_h, block_w
-        run(kernel, len(x) * groups * places * deep, cut, before, (packed, work, taps, y))
+        run(
+            kernel,
+            len(x) * groups * places * deep,
+            cut,
+            before,
+            (packed, addend, rectify, work, taps, y),
+        )
         assert_same_bits(y, expected, name)
 
 
@@ -330,6 +389,17 @@ def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, grou
             else:
                 kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels
                 kernel(
-                    x, weight, bias, *options, groups, *blocks, 0, tasks, packed, work, taps, y
+                    x, weight, bias, *options, groups, *blocks, 0, tasks,
+                    packed, arrays.nothing(), False, work, taps, y,
                 )  # fmt: skip
         assert_same_bits(y, expected, f"{planner} {worker}")
+
+
+def test_compiled_kernels_have_names_of_their_own():
+    """Machine code from Numba's cache is found by name: two of one name could be swapped."""
+    found = {}
+    for module in pkgutil.iter_modules(kernels.__path__):
+        for value in vars(importlib.import_module(f"loopnest.kernels.{module.name}")).values():
+            if isinstance(value, Dispatcher) and not value.targetoptions.get("forceinline"):
+                name = value.py_func.__module__, value.py_func.__qualname__
+                assert found.setdefault(name, value) is value, name

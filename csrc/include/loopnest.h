@@ -112,9 +112,10 @@ typedef struct {
 /* reads all of shape but h, w, top and left */
 void ln_conv2d_plan_f32(const ln_conv2d_shape *shape, ln_conv2d_plan *plan);
 void ln_conv2d_plan_f64(const ln_conv2d_shape *shape, ln_conv2d_plan *plan);
-/* items: the plan's tasks */
-void ln_conv2d_tiled_f32(const float *x, const float *weight, const float *bias, const ln_conv2d_shape *shape, const ln_conv2d_plan *plan, const float *packed, int64_t first, int64_t last, float *work, int64_t *taps, float *y);
-void ln_conv2d_tiled_f64(const double *x, const double *weight, const double *bias, const ln_conv2d_shape *shape, const ln_conv2d_plan *plan, const double *packed, int64_t first, int64_t last, double *work, int64_t *taps, double *y);
+/* items: the plan's tasks. more (or NULL), of y's shape, is added to the sums with their bias; then
+ * max(0, .) if rectify */
+void ln_conv2d_tiled_f32(const float *x, const float *weight, const float *bias, const ln_conv2d_shape *shape, const ln_conv2d_plan *plan, const float *packed, const float *more, int64_t rectify, int64_t first, int64_t last, float *work, int64_t *taps, float *y);
+void ln_conv2d_tiled_f64(const double *x, const double *weight, const double *bias, const ln_conv2d_shape *shape, const ln_conv2d_plan *plan, const double *packed, const double *more, int64_t rectify, int64_t first, int64_t last, double *work, int64_t *taps, double *y);
 /* size: numbers of the packed weight; reads c, k, r, s and groups of shape */
 void ln_pack_conv2d_size_f32(const ln_conv2d_shape *shape, int64_t *size);
 void ln_pack_conv2d_size_f64(const ln_conv2d_shape *shape, int64_t *size);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from loopnest.output_size import Geometry, resolve
 # Methods of kernels/convolution_plan.py.
 PLAIN, PIXELS, CHANNELS, STACKED = 0, 1, 2, 3
 PLAIN_BELOW = 4096  # multiply-adds: not worth asking
+
+Run = Callable[[], Any]  # computes, and returns the call that it was if that was small
 
 # Multiply-adds of a gradient below which flipping filters does not pay.
 SMALL_GRADIENT = 1 << 15
@@ -137,6 +139,47 @@ def conv2d(
     known = _CONV2D.call(x, weight, bias, out, *options, backend.kernels, threads.SERIAL_BELOW)
     if known is not None:
         return known
+    y, runs = _arranged(x, weight, bias, None, *options, out)
+    calls = [run() for run in runs]
+    _CONV2D.keep((x, weight, bias, out, *options, backend.kernels, threads.SERIAL_BELOW), y, *calls)
+    return y
+
+
+def bound(x: Any, weight: Any, bias: Any, more: Any = None, *, out: Any, **options: Any) -> Run:
+    """`conv2d` of these very arrays, checked once; for a network's steps.
+
+    ``more``, of the output's shape, is added before the activation. It may be ``out``.
+    """
+    names = "stride", "padding", "dilation", "groups", "activation"
+    given = (*(options[name] for name in names), "direct", out)
+    kernels: Any = None
+    runs: list[Run] = []
+
+    def run() -> None:
+        nonlocal kernels, runs
+        if kernels is not backend.kernels or not runs:
+            runs = _arranged(x, weight, bias, more, *given)[1]
+            kernels = backend.kernels
+        for part in runs:
+            part()
+
+    return run
+
+
+def _arranged(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    more: np.ndarray | None,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: Any,
+    activation: Any,
+    algorithm: Any,
+    out: Any,
+) -> tuple[np.ndarray, list[Run]]:
+    """The output, and what computes it."""
     op, given = "conv2d", (x, weight, bias)
     weight, handle = packing.unpack(op, weight, 4, groups)
     x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
@@ -154,11 +197,21 @@ def conv2d(
     activate = None if activation is None else activations.in_place(op, activation)
     y = checks.output(op, out, (len(x), len(weight), *output), dtype, (*given, x, weight, bias))
     operands = x, weight, handle, _EMPTY[dtype] if bias is None else bias, resolved, groups, y
-    calls = [(_multiply if algorithm == "direct" else winograd.multiply)(*operands)]
-    if activate is not None:
-        calls.append(activate(y))
-    _CONV2D.keep((*given, out, *options, backend.kernels, threads.SERIAL_BELOW), y, *calls)
-    return y
+    if algorithm == "direct":
+        run, finishes = _multiply(*operands, more, activation == "relu")
+    else:
+        run, finishes = functools.partial(winograd.multiply, *operands), False
+    runs = [run]
+    if more is not None and not finishes:
+        runs.append(functools.partial(_add, more, y))
+    if activate is not None and not (finishes and activation == "relu"):
+        runs.append(functools.partial(activate, y))
+    return y, runs
+
+
+def _add(more: np.ndarray, y: np.ndarray) -> None:
+    with np.errstate(all="ignore"):
+        np.add(y, more, out=y)
 
 
 class _Blocks(NamedTuple):
@@ -186,8 +239,13 @@ def _multiply(
     options: tuple[int, ...],
     groups: int,
     y: np.ndarray,
-) -> direct.Call | None:
-    """y = x * weight + bias by the kernel that serves these sizes; that call if small."""
+    more: np.ndarray | None = None,
+    rectify: bool = False,
+) -> tuple[Run, bool]:
+    """What writes y = x * weight + bias, by the kernel that serves these sizes.
+
+    And whether it also adds ``more`` and rectifies.
+    """
     n, c, h, w = x.shape
     k, group_channels, r, s = weight.shape
     oh, ow = y.shape[2:]
@@ -195,7 +253,7 @@ def _multiply(
     if multiply_adds < PLAIN_BELOW:
         plain = backend.kernels.convolution.conv2d
         operands = x, weight, bias, *options, groups, 0, n * k * oh, y
-        return direct.serial(multiply_adds, plain, *operands)
+        return functools.partial(direct.serial, multiply_adds, plain, *operands), False
     stride_h, stride_w, top, left, dilation_h, dilation_w = options
     if r == s == stride_h == stride_w == 1 and top == left == 0 and (oh, ow) == (h, w):
         h, w, oh, ow = 1, h * w, 1, oh * ow  # nothing tells rows apart
@@ -206,46 +264,43 @@ def _multiply(
     )
     if plan.method == PLAIN:
         plain = backend.kernels.convolution.conv2d
-        if direct.small(multiply_adds):
-            operands = x, weight, bias, *options, groups, 0, plan.tasks, y
-            return direct.serial(multiply_adds, plain, *operands)
-        threads.split(
-            lambda a, b: plain(x, weight, bias, *options, groups, a, b, y),
-            plan.tasks,
-            multiply_adds,
-        )
-        return None
+        return _cut(plain, (x, weight, bias, *options, groups), (), plan, multiply_adds, y), False
     if plan.method == STACKED:
         stacked = backend.kernels.convolution_stacked.conv2d_stacked
-        if direct.small(multiply_adds / 16, plan.work * x.itemsize):
-            sizes = top, left, groups, plan.block_h, 0, plan.tasks
-            space = direct.Space(plan.work, x.dtype)
-            return direct.serial(multiply_adds / 16, stacked, x, weight, bias, *sizes, space, y)
-
-        def stack(first: int, last: int) -> None:
-            with scratch.take(plan.work, x.dtype) as work:
-                stacked(x, weight, bias, top, left, groups, plan.block_h, first, last, work, y)
-
-        threads.split(stack, plan.tasks, multiply_adds / 16)
-        return None
+        small = x, weight, bias, top, left, groups, plan.block_h
+        return _cut(stacked, small, (), plan, multiply_adds / 16, y), False
     kernel = tiled.conv2d_pixels if plan.method == PIXELS else tiled.conv2d_channels
-    blocks = plan.flat, plan.block_h, plan.block_w
     packed = _EMPTY[x.dtype]
     if handle is not None and plan.method == PIXELS:
         packed = handle.packed()
-    if direct.small(multiply_adds / 16, plan.work * x.itemsize + plan.taps * 8):
-        spaces = direct.Space(plan.work, x.dtype), direct.Space(plan.taps, np.int64)
-        cut = *options, groups, *blocks, 0, plan.tasks
-        return direct.serial(multiply_adds / 16, kernel, x, weight, bias, *cut, packed, *spaces, y)
+    before = x, weight, bias, *options, groups, plan.flat, plan.block_h, plan.block_w
+    after = packed, _EMPTY[x.dtype] if more is None else more.reshape(-1), rectify
+    return _cut(kernel, before, after, plan, multiply_adds / 16, y), True
+
+
+def _cut(
+    kernel: Any, before: tuple, after: tuple, plan: _Blocks, work: float, y: np.ndarray
+) -> Run:
+    """What calls ``kernel(*before, first, last, *after, *work space, y)`` on all tasks."""
+    if direct.small(work, plan.work * y.itemsize + plan.taps * 8):
+        sizes = (plan.work, y.dtype), (plan.taps, np.int64)
+        spaces = [direct.Space(*size) for size in sizes if size[0]]
+        return functools.partial(
+            direct.serial, work, kernel, *before, 0, plan.tasks, *after, *spaces, y
+        )
 
     def piece(first: int, last: int) -> None:
-        with scratch.take(plan.work, x.dtype) as work, scratch.take(plan.taps, np.int64) as taps:
-            kernel(
-                x, weight, bias, *options, groups, *blocks, first, last, packed, work, taps, y
-            )  # fmt: skip
+        if not plan.work:
+            kernel(*before, first, last, *after, y)
+            return
+        with scratch.take(plan.work, y.dtype) as space:
+            if not plan.taps:
+                kernel(*before, first, last, *after, space, y)
+                return
+            with scratch.take(plan.taps, np.int64) as taps:
+                kernel(*before, first, last, *after, space, taps, y)
 
-    threads.split(piece, plan.tasks, multiply_adds / 16)
-    return None
+    return lambda: threads.split(piece, plan.tasks, work)
 
 
 def conv2d_backward(
@@ -332,7 +387,10 @@ def _backward_input(
                 continue
             y = dx if part.shape == dx.shape else np.empty(part.shape, dx.dtype)
             phase = (1, 1, row_top, phase_left, row_step, step)
-            _multiply(dy, _flipped(filters, groups), None, _EMPTY[dy.dtype], phase, groups, y)
+            run, _ = _multiply(
+                dy, _flipped(filters, groups), None, _EMPTY[dy.dtype], phase, groups, y
+            )
+            run()
             if y is not dx:
                 part[...] = y
     return dx

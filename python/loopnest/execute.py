@@ -10,6 +10,7 @@ import numpy as np
 
 import loopnest
 from loopnest import activation, checks, convolution, dense, loss, pooling
+from loopnest.fusion import fused
 from loopnest.program import Program, Step, Storage, Value
 from loopnest.workspace import Workspace, aligned
 
@@ -26,6 +27,8 @@ class Executor:
     """A program with its work space. One call at a time; `Pool` sees to that."""
 
     def __init__(self, program: Program, keep: bool = False) -> None:
+        if not keep:
+            program = fused(program)
         self.program = program
         plan = Workspace(program, keep)
         self._block = aligned(plan.size, program.dtype)
@@ -131,8 +134,7 @@ class Pool:
 
 
 def _conv2d(inputs: list, outputs: list, options: dict) -> Call:
-    (x, weight, bias), (y,) = inputs, outputs
-    return partial(convolution.conv2d, x, weight, bias, **options, out=y)
+    return convolution.bound(*inputs, **options, out=outputs[0])
 
 
 def _linear(inputs: list, outputs: list, options: dict) -> Call:

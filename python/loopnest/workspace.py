@@ -8,8 +8,8 @@ from loopnest.program import Program, Storage
 
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
 
-# Steps whose output may be their input: element by element.
-IN_PLACE = ("unary", "binary", "affine")
+# Steps whose output may be one of their inputs, from this one on: what is done element by element.
+IN_PLACE = {"unary": 0, "binary": 0, "affine": 0, "conv2d": 3}
 
 
 class Workspace:
@@ -36,12 +36,15 @@ class Workspace:
                     continue
                 offset = None
                 if step.kind in IN_PLACE and not keep:
-                    for given in step.inputs:
+                    first = IN_PLACE[step.kind]
+                    others = [v.storage for v in step.inputs[:first] if v is not None]
+                    for given in step.inputs[first:]:
                         if (
                             given is not None
                             and given.storage in self.offsets
                             and last_use[given.storage] == at
-                            and given.storage.size == storage.size
+                            and given.size == given.storage.size == value.size == storage.size
+                            and self.offsets[given.storage] not in map(self.offsets.get, others)
                         ):
                             offset = self.offsets[given.storage]
                             break

@@ -19,4 +19,5 @@ def _plan_of(block_h: int, block_w: int, work: int) -> Any:
 def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, work, y):
     shape = shape_of(x.shape, weight.shape, y.shape, 1, 1, top, left, 1, 1, groups)
     plan = _plan_of(block_h, y.shape[3], work.size)
-    return x, weight, or_null(bias), shape, plan, ffi.NULL, first, last, work, ffi.NULL, y
+    operands = x, weight, or_null(bias), shape, plan
+    return *operands, ffi.NULL, ffi.NULL, 0, first, last, work, ffi.NULL, y

@@ -35,10 +35,12 @@ def prepare(
 
 def _conv2d(method: int) -> Callable:
     def arrange(x, weight, bias, *options):
-        *options, flat, block_h, block_w, first, last, packed, work, taps, y = options
+        *options, flat, block_h, block_w, first, last, packed, more, rectify, work, taps, y = (
+            options
+        )
         shape = shape_of(x.shape, weight.shape, y.shape, *options)
         plan = _plan_of(method, flat, block_h, block_w)
-        operands = x, weight, or_null(bias), shape, plan, or_null(packed)
+        operands = x, weight, or_null(bias), shape, plan, or_null(packed), or_null(more), rectify
         return *operands, first, last, work, taps, y
 
     return kernel("conv2d_tiled")(arrange)
