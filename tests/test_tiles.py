@@ -16,12 +16,12 @@ from guarded import at_page_end, at_page_start
 from helpers import assert_same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numba.core.dispatcher import Dispatcher
 
 import loopnest as ln
 from loopnest import _c, ckernels, kernels
 from loopnest.kernels import convolution_plan
 from loopnest.kernels.convolution_plan import CHANNELS, PIXELS, PLAIN, STACKED, ceil_div
+from loopnest.kernels.jit import _KernelCache
 from loopnest.kernels.simd_tiles import VECTOR_BYTES
 
 SETS = ("base", "avx2", "avx512")
@@ -400,6 +400,6 @@ def test_compiled_kernels_have_names_of_their_own():
     found = {}
     for module in pkgutil.iter_modules(kernels.__path__):
         for value in vars(importlib.import_module(f"loopnest.kernels.{module.name}")).values():
-            if isinstance(value, Dispatcher) and not value.targetoptions.get("forceinline"):
+            if isinstance(getattr(value, "_cache", None), _KernelCache):
                 name = value.py_func.__module__, value.py_func.__qualname__
                 assert found.setdefault(name, value) is value, name
