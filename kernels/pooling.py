@@ -259,7 +259,7 @@ def max_pool2d(
             h1 = min(h0 + rows, bottom)
             start, size = (plane * height + h0) * width, (h1 - h0) * width
             fetch(from_x + _U(start) * bytes_, size * x1.itemsize)
-            nan = has_nan(x1, start, size)
+            nan = has_nan(zero, from_x + _U(start) * bytes_, size)
             if nan:
                 last_nan = h1 - 1
             if stride_w == 2:

@@ -21,6 +21,7 @@ from loopnest.kernels.simd_pooling import (
     no_places,
     store_places,
     store_some,
+    unordered,
 )
 from loopnest.kernels.simd_tiles import VECTOR_BYTES, load_tile, prefetch, size_of, store_tile
 from loopnest.kernels.wide import LANES, evens, load, mul, odds, splat, store
@@ -271,12 +272,16 @@ def places_of_row(zero, x, at, stride, step, taps_w, pitch, taps_h, y, places, c
 
 
 @inlined
-def has_nan(x, a, count):
-    a, found = _U(a), 0
-    for i in range(_U(count)):
-        v = x[a + i]
-        found = 1 if v != v else found
-    return found != 0
+def has_nan(zero, x, count):
+    """Whether one of ``count`` numbers at an address is NaN; two vectors at a time."""
+    lanes, step, seen = VECTOR_BYTES // size_of(zero), _U(VECTOR_BYTES), np.int64(0)
+    for _ in range(count // (2 * lanes)):
+        seen |= unordered(load_tile(zero, x, 1, 1), load_tile(zero, x + step, 1, 1))
+        x += step + step
+    rest = count % (2 * lanes)
+    if rest:
+        seen |= unordered(load_some(zero, x, rest), load_some(zero, x + step, rest - lanes))
+    return seen != 0
 
 
 @inlined

@@ -71,6 +71,21 @@ larger, larger_or_nan = _larger(False), _larger(True)
 
 
 @intrinsic
+def unordered(typingctx, a, b):
+    """Bits of the lanes in which one of two tiles is NaN."""
+    if a != b:
+        return None
+
+    def codegen(context, builder, signature, args):
+        left, right = (builder.extract_value(value, 0) for value in args)
+        lanes = builder.fcmp_unordered("uno", left, right)
+        bits = builder.bitcast(lanes, ir.IntType(a.dtype.lanes))
+        return builder.zext(bits, _I64)
+
+    return types.int64(a, b), codegen
+
+
+@intrinsic
 def load_alternate(typingctx, like, source, count):
     """Tile of every second number at an address, ``count`` of them, zeros after."""
     tile = types.UniTuple(Vector(like), 1)
