@@ -5,33 +5,54 @@
 #define LONG 4096 /* classes: 16 such rows take 256 KB */
 #define ROWS 64
 
+/* Combine 16 lanes with those 8, then 4, 2, 1 above; the result in lane 0 of the first vector. */
+#define FLIPPED(i, by) ((i) ^ ((by) & (LANES - 1)))
+#define FOLD(part, combine) \
+    UNROLL for (int half = PARTS / 2; half; half /= 2) \
+        UNROLL for (int p = 0; p < half; p++) part[p] = combine(part[p], part[p + half]); \
+    if (LANES > 8) part[0] = combine(part[0], SHUFFLE(part[0], part[0], EACH_LANE(FLIPPED, 8))); \
+    if (LANES > 4) part[0] = combine(part[0], SHUFFLE(part[0], part[0], EACH_LANE(FLIPPED, 4))); \
+    if (LANES > 2) part[0] = combine(part[0], SHUFFLE(part[0], part[0], EACH_LANE(FLIPPED, 2))); \
+    part[0] = combine(part[0], SHUFFLE(part[0], part[0], EACH_LANE(FLIPPED, 1)));
+#define ADD(a, b) ((a) + (b))
+
 /* Largest of a row, NaN left out. */
-static inline real F(row_max)(const real *x, int64_t count)
+PIECE real F(row_max)(const real *x, int64_t count)
 {
     F(vec) part[PARTS];
-    real best[SUMS];
     int64_t i = 0;
     UNROLL for (int p = 0; p < PARTS; p++) part[p] = F(splat)(-(real)INFINITY);
     for (; i + SUMS <= count; i += SUMS)
         UNROLL for (int p = 0; p < PARTS; p++)
             part[p] = F(larger_lanes)(F(load)(x + i + p * LANES), part[p]);
-    UNROLL for (int p = 0; p < PARTS; p++) F(store)(best + p * LANES, part[p]);
-    for (int lane = 0; i + lane < count; lane++)
-        best[lane] = x[i + lane] > best[lane] ? x[i + lane] : best[lane];
-    for (int half = SUMS / 2; half; half /= 2)
-        for (int lane = 0; lane < half; lane++)
-            best[lane] = best[lane] > best[lane + half] ? best[lane] : best[lane + half];
-    return best[0];
+    if (i < count) {
+        real last[SUMS];
+        for (int lane = 0; lane < SUMS; lane++) last[lane] = -(real)INFINITY;
+        memcpy(last, x + i, (size_t)(count - i) * sizeof *x);
+        UNROLL for (int p = 0; p < PARTS; p++)
+            part[p] = F(larger_lanes)(F(load)(last + p * LANES), part[p]);
+    }
+    FOLD(part, F(larger_lanes))
+    return part[0][0];
 }
 
 enum F(written) { F(EXPONENTIAL), F(DIFFERENCE), F(NOTHING) };
 
 /* y = exp(x - top), or x - top, or not touched, for `count` vectors from x on (a constant, whole
- * sums of 16); the exponentials are added to the lanes. */
-PIECE void F(exp_block)(const real *x, real top, int count, enum F(written) what, real *y,
-                        F(vec) lanes[PARTS])
+ * sums of 16); the exponentials are added to the lanes. Meanwhile come the bytes `next_x` behind x,
+ * of the next set of rows, and those `next_y` behind y, of the next row: what the CPU fetches by
+ * itself is late. */
+PIECE void F(exp_block)(const real *x, uintptr_t next_x, real top, int count, enum F(written) what,
+                        real *y, uintptr_t next_y, F(vec) lanes[PARTS])
 {
     F(vec) v[8];
+    UNROLL for (int k = 0; k < count; k++)
+    {
+        const uintptr_t at = (uintptr_t)(k * LANES) * sizeof(real);
+        __builtin_prefetch((const void *)((uintptr_t)x + next_x + at), 0, 3);
+        if (what != F(NOTHING))
+            __builtin_prefetch((const void *)((uintptr_t)y + next_y + at), 1, 3);
+    }
     UNROLL for (int k = 0; k < count; k++) v[k] = F(load)(x + k * LANES) - F(splat)(top);
     if (what == F(DIFFERENCE))
         UNROLL for (int k = 0; k < count; k++) F(store)(y + k * LANES, v[k]);
@@ -44,35 +65,39 @@ PIECE void F(exp_block)(const real *x, real top, int count, enum F(written) what
 /* Sum of exp(x - top) over a row; see `exp_block`. */
 PIECE real F(exp_row)(const real *x, int64_t count, real top, enum F(written) what, real *y)
 {
+    const uintptr_t next_y = (uintptr_t)count * sizeof *x;
+    const uintptr_t next_x = next_y * (count <= LONG ? SUMS : 1);
     const int most = PARTS < SIDE_BY_SIDE ? SIDE_BY_SIDE / PARTS * PARTS : PARTS;
     F(vec) part[PARTS];
-    real lanes[SUMS];
     int64_t i = 0;
     UNROLL for (int p = 0; p < PARTS; p++) part[p] = F(splat)(0);
     for (; i + most * LANES <= count; i += most * LANES)
-        F(exp_block)(x + i, top, most, what, y + i, part);
-    for (; i + SUMS <= count; i += SUMS) F(exp_block)(x + i, top, PARTS, what, y + i, part);
-    UNROLL for (int p = 0; p < PARTS; p++) F(store)(lanes + p * LANES, part[p]);
-    for (int lane = 0; i < count; i += LANES) {
+        F(exp_block)(x + i, next_x, top, most, what, y + i, next_y, part);
+    for (; i + SUMS <= count; i += SUMS)
+        F(exp_block)(x + i, next_x, top, PARTS, what, y + i, next_y, part);
+    for (int p = 0; i < count; p++, i += LANES) {
         F(vec) v = F(load_first)(x + i, count - i) - F(splat)(top);
+        real last[LANES] = {0};
         if (what == F(DIFFERENCE))
             F(store_first)(y + i, v, count - i);
         v = F(exp_lanes)(v);
         if (what == F(EXPONENTIAL))
             F(store_first)(y + i, v, count - i);
-        for (int k = 0; k < LANES && i + k < count; k++) lanes[lane++] += v[k];
+        F(store_first)(last, v, count - i);
+        part[p] += F(load)(last);
     }
-    return F(fold)(lanes);
+    FOLD(part, ADD)
+    return part[0][0];
 }
 
 /* y = exp(x - top) on a row; returns the sum of y. */
-static real F(exponentials)(const real *x, int64_t count, real top, real *y)
+INTERLEAVED static real F(exponentials)(const real *x, int64_t count, real top, real *y)
 {
     return F(exp_row)(x, count, top, F(EXPONENTIAL), y);
 }
 
 /* Sum of exp(x - top) of a row; x - top goes to y, if there is one. */
-static real F(sum)(const real *x, int64_t count, real top, real *y)
+INTERLEAVED static real F(sum)(const real *x, int64_t count, real top, real *y)
 {
     return y ? F(exp_row)(x, count, top, F(DIFFERENCE), y)
              : F(exp_row)(x, count, top, F(NOTHING), (real *)x);
@@ -125,7 +150,7 @@ static inline void F(from_columns)(real columns[][ROWS], int64_t rows, int64_t c
         for (int64_t c = 0; c < classes; c++) y[r * classes + c] = columns[c][r];
 }
 
-static inline void F(block_exponentials)(F(row_block) *b, int64_t classes)
+INTERLEAVED static void F(block_exponentials)(F(row_block) *b, int64_t classes)
 {
     for (int r = 0; r < ROWS; r++) b->top[r] = b->columns[0][r];
     for (int64_t c = 1; c < classes; c++)
@@ -368,6 +393,9 @@ void OP(total)(const real *values, int64_t n, real *result)
     result[0] = F(fold)(lanes);
 }
 
+#undef FLIPPED
+#undef FOLD
+#undef ADD
 #undef SUMS
 #undef PARTS
 #undef LONG
