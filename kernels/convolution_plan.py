@@ -25,8 +25,7 @@ column of the filter sees it (a variant for each column), lines of successive ou
 follow each other, and the whole block is one run: no lanes idle at the ends of short rows.
 """
 
-from numba.extending import register_jitable
-
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.simd_tiles import VECTOR_BYTES
 from loopnest.kernels.tiles import (
     CHANNEL_ROWS,
@@ -52,12 +51,12 @@ HALF_TILE_COST = 4  # of one with lanes of channels, over its share, in pixels
 SMALL_GRADIENT = 1 << 15
 
 
-@register_jitable
+@jitable
 def ceil_div(a, b):
     return -(-a // b)
 
 
-@register_jitable
+@jitable
 def lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat):
     """(variants, row phases, rows beyond the output's, columns beyond the output's)."""
     reach_h, reach_w = (r - 1) * dilation_h, (s - 1) * dilation_w
@@ -67,14 +66,14 @@ def lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat):
     return min(stride_w, reach_w + 1), phases, reach_h // stride_h, reach_w // stride_w
 
 
-@register_jitable
+@jitable
 def few_pixels(pixels, in_place, lanes):
     """Whether a 1x1 has too few pixels for lanes along them."""
     idle = -pixels % lanes
     return pixels < 3 * lanes or idle * 8 > pixels if in_place else pixels <= FEW_PIXELS
 
 
-@register_jitable
+@jitable
 def plan(
     channels, k, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w, images, itemsize,
 ):  # fmt: skip
@@ -131,14 +130,14 @@ def plan(
     return method, 0, 1, columns
 
 
-@register_jitable
+@jitable
 def keeps_packed(method, deep, taps, itemsize):
     """Whether a thread packs all filters of a group at once, and not those of each task anew."""
     lanes = VECTOR_BYTES // itemsize
     return method == PIXELS and deep * taps * 2 * lanes * itemsize <= KEEP_BYTES
 
 
-@register_jitable
+@jitable
 def prepare(
     n, channels, k, groups, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w,
     itemsize,
@@ -175,7 +174,7 @@ def prepare(
     return method, flat, block_h, block_w, tasks, copy + slack + own + 4 * lanes, taps
 
 
-@register_jitable
+@jitable
 def packed_size(k, groups, terms, itemsize):
     """Numbers in the packed form of a weight."""
     lanes = VECTOR_BYTES // itemsize

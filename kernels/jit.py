@@ -3,6 +3,7 @@
 ``kernel``   a compiled loop that the package calls; cached on disk.
 ``scalar``   a function of numbers that kernels inline; cached with its callers.
 ``block``    a loop over one contiguous block, part of a kernel.
+``jitable``  a function of a few numbers beside kernels, Python's too.
 ``by_dtype`` one name for a float32 and a float64 scalar function.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from numba import njit, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
-from numba.extending import overload
+from numba.extending import overload, register_jitable
 
 OPTIONS = {
     "nogil": True,  # kernels run side by side on Python threads
@@ -73,6 +74,11 @@ def scalar(function):
 def block(function):
     """Compile a loop over one block, for kernels to call; LLVM decides whether to inline it."""
     return njit(**PART)(function)
+
+
+def jitable(function):
+    """A function of the checks around a kernel, or of its plan: for Python and for its callers."""
+    return register_jitable(**PART)(function)
 
 
 def inlined_overload(name):

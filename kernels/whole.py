@@ -81,6 +81,9 @@ def conv2d(x, weight, packed, bias, options, groups, y):
         )  # fmt: skip
 
 
+_conv2d = linked(conv2d)
+
+
 @kernel
 def conv2d_winograd(x, weight, packed, bias, options, groups, y):
     """The same with F(2x2, 3x3), which has no use for packed."""
@@ -116,7 +119,7 @@ def conv2d_backward_input(dy, weight, options, groups, dx):
         return
     back = (1, 1, (r - 1) * dh - top, (s - 1) * dw - left, dh, dw)
     none = np.empty(0, dy.dtype)
-    conv2d(dy, flipped(weight, groups), none, none, back, groups, dx)
+    _conv2d(dy, flipped(weight, groups), none, none, back, groups, dx)
 
 
 @block
@@ -128,7 +131,10 @@ def flipped(weight, groups):
     for group in range(groups):
         for c in range(channels):
             for i in range(part):
-                filters[group * channels + c, i] = weight[group * part + i, c, ::-1, ::-1]
+                for a in range(r):
+                    for b in range(s):
+                        number = weight[group * part + i, c, r - 1 - a, s - 1 - b]
+                        filters[group * channels + c, i, a, b] = number
     return filters
 
 

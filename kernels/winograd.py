@@ -19,11 +19,10 @@ strip.
 """
 
 import numpy as np
-from numba.extending import register_jitable
 
 from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.convolution_tiled import copy_numbers
-from loopnest.kernels.jit import block, kernel, scalar
+from loopnest.kernels.jit import block, jitable, kernel, scalar
 from loopnest.kernels.simd_copies import copy_transposed
 from loopnest.kernels.simd_tiles import (
     VECTOR_BYTES,
@@ -59,7 +58,7 @@ PART_BYTES = 5 << 20  # of U of a part
 MOST_COLUMNS = 256  # tiles: the copy of their input rows stays in L1
 
 
-@register_jitable
+@jitable
 def lines_size(strip, columns, lanes):
     """Numbers of the input rows under a strip of tiles in rows of up to ``columns``.
 
@@ -69,7 +68,7 @@ def lines_size(strip, columns, lanes):
     return ceil_div(8 * strip + 8 * columns + 8, lanes) * lanes + 4 * lanes
 
 
-@register_jitable
+@jitable
 def prepare_winograd(n, channels, k, groups, out_h, out_w, itemsize):
     """(strip, columns, part, tasks, filters, work): how the work is cut, and what it takes.
 

@@ -23,7 +23,7 @@ from numba.extending import overload
 from loopnest.activation import WIDE
 from loopnest.bound import array_at, bound, keep, release, stack_block, take
 from loopnest.kernels import activation, arrange, loss, whole
-from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.jit import OPTIONS, PART
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import contiguous, is_none, output, separate
 from loopnest.program import MAX_DIMS, Program, Shape, Storage, Value
@@ -178,7 +178,7 @@ class Writer:
         body = [head, nothing, *before.splitlines(), *self.lines, *after.splitlines()]
         source = f"def {name}({parameters}):\n    " + "\n    ".join(body) + "\n"
         exec(compile(source, f"<loopnest {name}>", "exec"), self.scope)
-        return numba.njit(**OPTIONS)(self.scope[name])
+        return numba.njit(**PART)(self.scope[name])
 
 
 class Group:
@@ -413,7 +413,7 @@ def _wrap(
     plain = ", ".join([*args, "out"])
     exec(f"def call({signature}): return 0\n"
          f"def typed({signature}): return implement({plain})\n", public)  # fmt: skip
-    overload(public["call"], strict=False, jit_options=OPTIONS)(public["typed"])
+    overload(public["call"], strict=False, jit_options=PART)(public["typed"])
     exec(f"def forward({signature}): return call({plain})\n", public)
     forward = public["forward"]
     forward.__doc__ = f"The network {network.name!r}: see `Network.njit`."
@@ -422,7 +422,7 @@ def _wrap(
 
 def _define(scope: dict[str, Any], name: str, lines: list[str]) -> None:
     exec(compile("\n".join(lines) + "\n", f"<loopnest {name}>", "exec"), scope)
-    scope[name] = numba.njit(**OPTIONS)(scope[name])
+    scope[name] = numba.njit(**PART)(scope[name])
 
 
 def _typed(

@@ -9,14 +9,14 @@ import numba
 import numpy as np
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
 from loopnest import checks
 from loopnest.bound import bound, keep
 from loopnest.compiled import WRITERS, Group, Rows, Writer, average
 from loopnest.gradient import Differentiated, differentiate
 from loopnest.kernels import activation, arrange, convolution, dense, pooling, whole
-from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.jit import OPTIONS, PART, jitable
 from loopnest.overloads.common import contiguous
 from loopnest.program import Program, Shape
 from loopnest.workspace import Workspace, aligned
@@ -152,7 +152,7 @@ def _write(writer: Writer, made: list[Differentiated]) -> None:
         (BACKWARD.get(kind) or WRITERS[kind])(writer, Group(writer, steps))
 
 
-@register_jitable
+@jitable
 def _as_int64(target: Any) -> Any:
     return np.ascontiguousarray(target).astype(np.int64)
 
@@ -193,7 +193,7 @@ def _wrap(network: Any, made: Differentiated, most: int, work: int, rows: Any) -
 
         return implementation
 
-    overload(call, strict=False, jit_options=OPTIONS)(implement)
+    overload(call, strict=False, jit_options=PART)(implement)
 
     def gradient(x: Any, target: Any, out: Any) -> Any:
         return call(x, target, out)

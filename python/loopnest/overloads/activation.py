@@ -5,12 +5,12 @@ import math
 import numpy as np
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import register_jitable
 
 from loopnest import activation as public
 from loopnest.activation import GELU_KERNELS
 from loopnest.kernels import activation as kernels
 from loopnest.kernels import scalar
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     contiguous,
@@ -47,7 +47,7 @@ def _finite(op):
             raise ValueError(message)
         return number
 
-    return register_jitable(check)
+    return jitable(check)
 
 
 def _forward(op, x, out, kernel, function):
@@ -182,7 +182,7 @@ def _gelu(op, approximate, suffix):
 @overloads(public.gelu)
 def gelu(x, approximate="sigmoid", out=None):
     kernel, name = _gelu("gelu", approximate, "")
-    run = register_jitable(_forward("gelu", x, out, kernel, getattr(scalar, name)))
+    run = jitable(_forward("gelu", x, out, kernel, getattr(scalar, name)))
     return lambda x, approximate="sigmoid", out=None: run(x, out)
 
 
@@ -190,14 +190,14 @@ def gelu(x, approximate="sigmoid", out=None):
 def gelu_derivative(x, approximate="sigmoid", out=None):
     kernel, name = _gelu("gelu_derivative", approximate, "_derivative")
     function = getattr(scalar, name + "_derivative")
-    run = register_jitable(_forward("gelu_derivative", x, out, kernel, function))
+    run = jitable(_forward("gelu_derivative", x, out, kernel, function))
     return lambda x, approximate="sigmoid", out=None: run(x, out)
 
 
 @overloads(public.gelu_backward)
 def gelu_backward(dy, x, out=None, approximate="sigmoid"):
     kernel, name = _gelu("gelu_backward", approximate, "_backward")
-    run = register_jitable(
+    run = jitable(
         _backward("gelu_backward", dy, x, out, kernel, getattr(scalar, name + "_backward"))
     )
     return lambda dy, x, out=None, approximate="sigmoid": run(dy, x, out)

@@ -8,11 +8,11 @@ without a large cost in compile time.
 import numpy as np
 from numba import literal_unroll, njit, types
 from numba.core.errors import TypingError
-from numba.extending import overload, register_jitable
+from numba.extending import overload
 
 from loopnest.activation import FUSED, WIDE
 from loopnest.kernels import activation as activation_kernels
-from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.jit import PART, jitable
 from loopnest.kernels.linking import linked
 from loopnest.output_size import LIMIT
 
@@ -22,7 +22,7 @@ def overloads(public):
 
     The implementation's own parameters are positional: Numba fails on keyword-only ones.
     """
-    return overload(public, strict=False, prefer_literal=True, jit_options=OPTIONS)
+    return overload(public, strict=False, prefer_literal=True, jit_options=PART)
 
 
 def is_none(argument) -> bool:
@@ -78,7 +78,7 @@ def output(op, out, dtype, ndim):
     """Compiled function ``(out, shape) -> array``: a new one, or ``out`` with its shape checked."""
     real = np.float32 if dtype == types.float32 else np.float64
     if is_none(out):
-        return register_jitable(lambda out, shape: np.empty(shape, real))
+        return jitable(lambda out, shape: np.empty(shape, real))
     fits = (
         isinstance(out, types.Array)
         and out.dtype == dtype
@@ -98,7 +98,7 @@ def output(op, out, dtype, ndim):
             raise ValueError(wrong_shape)
         return out
 
-    return register_jitable(check)
+    return jitable(check)
 
 
 def separate(op, out, in_place=False):
@@ -107,7 +107,7 @@ def separate(op, out, in_place=False):
     ``in_place`` allows that both are the same array.
     """
     if is_none(out):
-        return register_jitable(lambda out, x: None)
+        return jitable(lambda out, x: None)
     test = overlaps_partly if in_place else overlaps
     message = op + ": out overlaps an input in memory"
 
@@ -115,7 +115,7 @@ def separate(op, out, in_place=False):
         if test(out, x):
             raise ValueError(message)
 
-    return register_jitable(check)
+    return jitable(check)
 
 
 def gradient_arrays(op, out, dtype, ndims):
@@ -125,8 +125,8 @@ def gradient_arrays(op, out, dtype, ndims):
     if is_none(out):
         x, weight, bias = (output(op, None, dtype, ndim) for ndim in ndims)
         return (
-            register_jitable(lambda out, a, b, c: (x(None, a), weight(None, b), bias(None, c))),
-            register_jitable(lambda made, inputs: None),
+            jitable(lambda out, a, b, c: (x(None, a), weight(None, b), bias(None, c))),
+            jitable(lambda made, inputs: None),
         )
     if not (isinstance(out, types.BaseTuple) and len(out) == 3):
         raise TypingError(f"{op}: gradients is {out}; accepted: (dx, dweight, dbias) or None")
@@ -145,7 +145,7 @@ def gradient_arrays(op, out, dtype, ndims):
         if overlaps(x, weight) or overlaps(x, bias) or overlaps(weight, bias):
             raise ValueError(message)
 
-    return register_jitable(make), register_jitable(check)
+    return jitable(make), jitable(check)
 
 
 def optional_dx(op, needs_dx, ndim, kernel):
@@ -157,10 +157,10 @@ def optional_dx(op, needs_dx, ndim, kernel):
     if flag(op, "needs_dx", needs_dx):
         return kernel, _as_is, _as_is
     none = (0,) * ndim
-    return _nothing, register_jitable(lambda shape: none), register_jitable(lambda dx: None)
+    return _nothing, jitable(lambda shape: none), jitable(lambda dx: None)
 
 
-@register_jitable
+@jitable
 def _nothing(*arguments):
     pass
 
@@ -172,29 +172,29 @@ def contiguous(array, dtype):
     return _as_float32 if dtype == types.float32 else _as_float64
 
 
-@register_jitable
+@jitable
 def _as_is(x):
     return x
 
 
-@register_jitable
+@jitable
 def _as_float32(x):
     return np.ascontiguousarray(x).astype(np.float32)
 
 
-@register_jitable
+@jitable
 def _as_float64(x):
     return np.ascontiguousarray(x).astype(np.float64)
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def overlaps(a, b):
     """Whether two contiguous arrays share memory."""
     start_a, start_b = a.ctypes.data, b.ctypes.data
     return start_a < start_b + b.nbytes and start_b < start_a + a.nbytes
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def overlaps_partly(a, b):
     """Whether they share memory without being the same array."""
     return overlaps(a, b) and not (a.ctypes.data == b.ctypes.data and a.nbytes == b.nbytes)
@@ -220,11 +220,11 @@ def pair_of(op, name, argument, low):
             raise ValueError(message)
         return a, b
 
-    check = register_jitable(check)
+    check = jitable(check)
     if _is_integer(argument):
-        return register_jitable(lambda value: check(value, value))
+        return jitable(lambda value: check(value, value))
     if _is_pair(argument) and all(_is_integer(a) for a in argument):
-        return register_jitable(lambda value: check(value[0], value[1]))
+        return jitable(lambda value: check(value[0], value[1]))
     raise TypingError(f"{op}: {name} is {argument}; accepted: an integer or two of them")
 
 
@@ -250,7 +250,7 @@ def optional(argument, dtype):
     """Compiled function that gives a contiguous array, or one of no elements for None."""
     if is_none(argument):
         real = np.float32 if dtype == types.float32 else np.float64
-        return register_jitable(lambda value: np.empty(0, real))
+        return jitable(lambda value: np.empty(0, real))
     return contiguous(argument, dtype)
 
 
@@ -258,8 +258,8 @@ def activate(op, activation):
     """Compiled function that applies an activation, known at compile time, to a flat array."""
     name = literal(op, "activation", activation, (None, *FUSED))
     if name is None:
-        return register_jitable(lambda y: None)
+        return jitable(lambda y: None)
     kernel = linked(getattr(activation_kernels, WIDE.get(name, name)))
     if name == "leaky_relu":
-        return register_jitable(lambda y: kernel(y, 0.01, y))
-    return register_jitable(lambda y: kernel(y, y))
+        return jitable(lambda y: kernel(y, 0.01, y))
+    return jitable(lambda y: kernel(y, y))

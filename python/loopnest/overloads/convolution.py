@@ -2,12 +2,12 @@
 
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import register_jitable
 
 from loopnest import convolution as public
 from loopnest import output_size
 from loopnest.kernels import convolution as kernels
 from loopnest.kernels import whole
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     activate,
@@ -30,7 +30,7 @@ def _padding(op, padding):
     """Compiled function ``(padding, extent_h, extent_w, stride_h, stride_w)`` -> four sides."""
     if isinstance(padding, (str, types.StringLiteral)):
         if literal(op, "padding", padding, ("same", "valid")) == "valid":
-            return register_jitable(lambda padding, eh, ew, sh, sw: (0, 0, 0, 0))
+            return jitable(lambda padding, eh, ew, sh, sw: (0, 0, 0, 0))
 
         message = op + ": padding is 'same'; accepted: stride 1"
 
@@ -40,7 +40,7 @@ def _padding(op, padding):
             h, w = extent_h - 1, extent_w - 1
             return h // 2, h - h // 2, w // 2, w - w // 2
 
-        return register_jitable(same)
+        return jitable(same)
     nested = isinstance(padding, types.BaseTuple) and any(
         isinstance(side, types.BaseTuple) for side in padding
     )
@@ -52,14 +52,14 @@ def _padding(op, padding):
             left, right = columns(padding[1])
             return top, bottom, left, right
 
-        return register_jitable(sides)
+        return jitable(sides)
     pair = pair_of(op, "padding", padding, 0)
 
     def symmetric(padding, extent_h, extent_w, stride_h, stride_w):
         h, w = pair(padding)
         return h, h, w, w
 
-    return register_jitable(symmetric)
+    return jitable(symmetric)
 
 
 def _resolve(op, stride, padding, dilation):
@@ -80,7 +80,7 @@ def _resolve(op, stride, padding, dilation):
         options = (stride_h, stride_w, top, left, dilation_h, dilation_w)
         return room_h // stride_h + 1, room_w // stride_w + 1, options
 
-    return register_jitable(resolve)
+    return jitable(resolve)
 
 
 def _check_channels(op):
@@ -98,10 +98,10 @@ def _check_channels(op):
         if weight.shape[2] < 1 or weight.shape[3] < 1:
             raise ValueError(wrong_kernel)
 
-    return register_jitable(check)
+    return jitable(check)
 
 
-@register_jitable
+@jitable
 def _check_winograd(r, s, options):
     """As `loopnest.winograd.check`."""
     stride_h, stride_w, _, _, dilation_h, dilation_w = options
@@ -149,7 +149,7 @@ def conv2d(
     prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
     make, check_memory = output(op, out, dtype, 4), separate(op, out)
     finish, multiply = activate(op, activation), linked(whole.conv2d)
-    check_algorithm = register_jitable(lambda r, s, options: None)
+    check_algorithm = jitable(lambda r, s, options: None)
     if algorithm == "winograd":
         check_algorithm, multiply = _check_winograd, linked(whole.conv2d_winograd)
 

@@ -2,11 +2,11 @@
 
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import register_jitable
 
 from loopnest import dense as public
 from loopnest.kernels import dense as kernels
 from loopnest.kernels import whole
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     activate,
@@ -31,7 +31,7 @@ def _features(op, x):
         raise TypingError(f"{op}: x has 0 dimensions; accepted: shape (..., inputs)")
 
 
-@register_jitable
+@jitable
 def _row_count(x):
     rows = 1
     for i in range(x.ndim - 1):
@@ -42,8 +42,8 @@ def _row_count(x):
 def _with_last(ndim):
     """Compiled function ``(shape, size)``: the shape with another last entry."""
     if ndim == 1:
-        return register_jitable(lambda shape, size: (size,))
-    return register_jitable(lambda shape, size: (*shape[:-1], size))
+        return jitable(lambda shape, size: (size,))
+    return jitable(lambda shape, size: (*shape[:-1], size))
 
 
 @overloads(public.linear)

@@ -11,11 +11,11 @@ from collections import namedtuple
 import numpy as np
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import register_jitable
 
 from loopnest import descent as public
 from loopnest import schedule as schedules
 from loopnest.kernels import descent as kernels
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.objective import build
 from loopnest.overloads.common import contiguous, flag, is_none, literal, overloads, promoted
 from loopnest.overloads.optimizer import at_least, beta
@@ -24,10 +24,10 @@ DescentTuple = namedtuple(
     "DescentTuple", ["x", "fun", "grad", "steps", "converged", "trajectory", "diverged"]
 )
 
-_rows = register_jitable(schedules.correction_rows)
+_rows = jitable(schedules.correction_rows)
 
 
-@register_jitable
+@jitable
 def _table(factors, is_adam, beta1, beta2, steps):
     """The table of `loopnest.schedule`, with its bits."""
     rows = max(_rows(beta1, beta2, steps), factors.size) if is_adam else factors.size
@@ -48,7 +48,7 @@ def _factors(schedule):
     """Compiled function that checks the schedule and makes an array of it."""
     constant = getattr(schedule, "literal_value", getattr(schedule, "value", schedule))
     if is_none(schedule) or constant == "constant":
-        return register_jitable(lambda schedule, steps: np.ones(1))
+        return jitable(lambda schedule, steps: np.ones(1))
     if not (isinstance(schedule, types.Array) and schedule.ndim == 1):
         raise TypingError(
             f"descend: schedule is {schedule}; accepted inside @njit: 'constant' or an array of "
@@ -65,7 +65,7 @@ def _factors(schedule):
                 raise ValueError("descend: schedule is out of range; accepted: 0 or more")
         return table
 
-    return register_jitable(take)
+    return jitable(take)
 
 
 def _every(record):
@@ -77,10 +77,10 @@ def _every(record):
                 raise ValueError("descend: record is below 1")
             return record
 
-        return True, register_jitable(count)
+        return True, jitable(count)
     recorded = flag("descend", "record", record)
     steps = int(recorded)
-    return recorded, register_jitable(lambda record: steps)
+    return recorded, jitable(lambda record: steps)
 
 
 def _kernel(objective, method):
@@ -116,7 +116,7 @@ def _per_problem(name, argument, x0, dtype):
     message = f"descend: {name} is out of range; accepted: finite numbers of at least 0"
     wrong_shape = f"descend: {name} has not the shape of x0"
 
-    @register_jitable
+    @jitable
     def checked(values):
         for value in values:
             if not (value >= 0 and value < math.inf):
@@ -144,7 +144,7 @@ def _per_problem(name, argument, x0, dtype):
         def take(value, start):
             return checked(np.full(start.size, real(value)))
 
-    return register_jitable(take)
+    return jitable(take)
 
 
 def _start(x0):
@@ -154,16 +154,16 @@ def _start(x0):
         return dtype, contiguous(x0, dtype)
     dtype = promoted("descend", "x0", types.unliteral(x0))
     real = np.float32 if dtype == types.float32 else np.float64
-    return dtype, register_jitable(lambda x0: np.full(1, real(x0)))
+    return dtype, jitable(lambda x0: np.full(1, real(x0)))
 
 
 def _finish(x0, record):
     """Compiled function that shapes the flat outputs like x0."""
     if isinstance(x0, types.Array):
         if record:
-            path = register_jitable(lambda path, shape: path.reshape((path.shape[0], *shape)))
+            path = jitable(lambda path, shape: path.reshape((path.shape[0], *shape)))
         else:
-            path = register_jitable(lambda path, shape: None)
+            path = jitable(lambda path, shape: None)
 
         def finish(shape, x, fun, grad, taken, converged, trajectory):
             values = x.reshape(shape), fun.reshape(shape), grad.reshape(shape)
@@ -173,14 +173,14 @@ def _finish(x0, record):
             return DescentTuple(*values, taken.reshape(shape), stopped, kept, diverged)
 
     else:
-        path = register_jitable((lambda p: p.reshape(p.size)) if record else (lambda p: None))
+        path = jitable((lambda p: p.reshape(p.size)) if record else (lambda p: None))
 
         def finish(shape, x, fun, grad, taken, converged, trajectory):
             diverged = not (math.isfinite(x[0]) and math.isfinite(grad[0]))
             kept = path(trajectory)
             return DescentTuple(x[0], fun[0], grad[0], taken[0], converged[0] != 0, kept, diverged)
 
-    return register_jitable(finish)
+    return jitable(finish)
 
 
 @overloads(public.descend)
@@ -222,7 +222,7 @@ def descend(
     beta1, beta2, keep = beta(op, "betas[0]"), beta(op, "betas[1]"), beta(op, "alpha")
     is_adam, is_rmsprop = method_name in ("adam", "adamw"), method_name == "rmsprop"
     if never_stops:
-        enough = register_jitable(lambda tol: -1.0)
+        enough = jitable(lambda tol: -1.0)
     real = np.float32 if dtype == types.float32 else np.float64
 
     def implementation(

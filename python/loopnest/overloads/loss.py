@@ -3,10 +3,10 @@
 import numpy as np
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import register_jitable
 
 from loopnest import loss as public
 from loopnest.kernels import loss as kernels
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     contiguous,
@@ -20,7 +20,7 @@ from loopnest.overloads.common import (
 )
 
 
-@register_jitable
+@jitable
 def _split_shape(shape, axis):
     """(outer, size, inner) of a shape around an axis."""
     outer, inner = 1, 1
@@ -32,7 +32,7 @@ def _split_shape(shape, axis):
     return outer, shape[axis], inner
 
 
-@register_jitable
+@jitable
 def _to_rows(x, axis):
     """Contiguous x as rows (outer*inner, size of the axis): a view for the last axis."""
     outer, size, inner = _split_shape(x.shape, axis)
@@ -47,7 +47,7 @@ def _to_rows(x, axis):
     return rows
 
 
-@register_jitable
+@jitable
 def _from_rows(rows, axis, y):
     """Write rows made by `_to_rows` to contiguous y."""
     outer, size, inner = _split_shape(y.shape, axis)
@@ -106,9 +106,9 @@ def _is_index(logits, target):
 def _target_rows(op, logits, target, dtype):
     """Compiled function ``(logits, target, axis, classes, ignore_index)`` -> checked rows."""
     if isinstance(target, (types.Integer, types.IntegerLiteral)):
-        flat = register_jitable(lambda target: np.full(1, target, np.int64))
+        flat = jitable(lambda target: np.full(1, target, np.int64))
     else:
-        flat = register_jitable(
+        flat = jitable(
             lambda target: np.ascontiguousarray(target).reshape(target.size).astype(np.int64)
         )
     if _is_index(logits, target):
@@ -124,7 +124,7 @@ def _target_rows(op, logits, target, dtype):
                     raise ValueError(wrong_class)
             return given
 
-        return register_jitable(indices)
+        return jitable(indices)
     float_array(op, "target", target)
     if target.ndim != logits.ndim:
         raise TypingError(f"{op}: target is {target}; accepted: class indices or probabilities")
@@ -137,14 +137,14 @@ def _target_rows(op, logits, target, dtype):
             raise ValueError(message)
         return _to_rows(prepare(target), axis)
 
-    return register_jitable(shares)
+    return jitable(shares)
 
 
 def _weights(op, weight, dtype):
     """Compiled function ``(weight, classes) -> array``, empty for no weights."""
     if is_none(weight):
         real = np.float32 if dtype == types.float32 else np.float64
-        return register_jitable(lambda weight, classes: np.empty(0, real))
+        return jitable(lambda weight, classes: np.empty(0, real))
     same_dtype(op, logits=types.Array(dtype, 2, "C"), weight=weight)
     if weight.ndim != 1:
         raise TypingError(f"{op}: weight has {weight.ndim} dimensions; accepted: 1")
@@ -156,7 +156,7 @@ def _weights(op, weight, dtype):
             raise ValueError(message)
         return prepare(weight)
 
-    return register_jitable(weights)
+    return jitable(weights)
 
 
 def _problem(op, logits, target, weight):
@@ -182,15 +182,15 @@ def _problem(op, logits, target, weight):
         t = target_rows(a, target, axis, classes, ignore_index)
         return _to_rows(a, axis), t, weights(weight, classes)
 
-    return axis, register_jitable(rows)
+    return axis, jitable(rows)
 
 
 def _divisor(logits, target, weight):
     """Compiled function: what a mean divides by."""
     if not _is_index(logits, target):
-        return register_jitable(lambda target, weight, ignore_index: weight.dtype.type(len(target)))
+        return jitable(lambda target, weight, ignore_index: weight.dtype.type(len(target)))
     if is_none(weight):
-        return register_jitable(
+        return jitable(
             lambda target, weight, ignore_index: weight.dtype.type(np.sum(target != ignore_index))
         )
     total = linked(kernels.total)
@@ -200,20 +200,20 @@ def _divisor(logits, target, weight):
         total(counted, result)
         return result[0]
 
-    return register_jitable(weights)
+    return jitable(weights)
 
 
 def _run(logits, target):
     """Compiled function that calls the kernel for this kind of target on all rows."""
     if _is_index(logits, target):
         kernel = linked(kernels.cross_entropy)
-        return register_jitable(
+        return jitable(
             lambda x, t, w, ignore, e, scale, losses, d: kernel(
                 x, t, w, ignore, e, scale, 0, len(x), losses, d
             )
         )
     kernel = linked(kernels.cross_entropy_probabilities)
-    return register_jitable(
+    return jitable(
         lambda x, t, w, ignore, e, scale, losses, d: kernel(x, t, w, e, scale, 0, len(x), losses, d)
     )
 
@@ -250,13 +250,13 @@ def _reduced(logits, target, weight, reduction):
         def reduced(losses, t, w, ignore_index, logits):
             return losses.reshape((logits.shape[0], *logits.shape[2:]))
 
-    return register_jitable(reduced)
+    return jitable(reduced)
 
 
 def _scaled(logits, target, weight, reduction):
     """Compiled function: divides the rows' factors by the mean's divisor, if it is a mean."""
     if reduction != "mean":
-        return register_jitable(lambda scale, t, w, ignore_index: None)
+        return jitable(lambda scale, t, w, ignore_index: None)
     divisor = _divisor(logits, target, weight)
 
     def scaled(scale, t, w, ignore_index):
@@ -264,7 +264,7 @@ def _scaled(logits, target, weight, reduction):
         if count != 0:
             scale /= count
 
-    return register_jitable(scaled)
+    return jitable(scaled)
 
 
 @overloads(public.cross_entropy)
@@ -298,7 +298,7 @@ def _gradient(op, logits, out):
         check(y, logits)
         return y
 
-    return register_jitable(gradient)
+    return jitable(gradient)
 
 
 @overloads(public.cross_entropy_backward)
@@ -333,7 +333,7 @@ def cross_entropy_backward(
         def fill(scale, dy):
             scale[:] = dy
 
-    fill = register_jitable(fill)
+    fill = jitable(fill)
 
     def implementation(
         logits,

@@ -5,14 +5,14 @@ import math
 import numpy as np
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import register_jitable
 
 from loopnest import optimizer as public
 from loopnest.kernels import optimizer as kernels
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import contiguous, float_array, is_none, overlaps, overloads
 
-power = register_jitable(public.power)
+power = jitable(public.power)
 
 
 def _arrays(op, param, grad, **states):
@@ -50,14 +50,14 @@ def _prepare_grad(op, grad, dtype):
             raise ValueError(shared)
         return values.reshape(values.size)
 
-    return register_jitable(prepare)
+    return jitable(prepare)
 
 
 def _state(op, name, array, dtype):
     """Compiled function ``(state, param, grad)``: the flat state, no elements for None."""
     if is_none(array):
         real = np.float32 if dtype == types.float32 else np.float64
-        return register_jitable(lambda state, param, grad: np.empty(0, real))
+        return jitable(lambda state, param, grad: np.empty(0, real))
     wrong_shape = f"{op}: {name} has not the shape of param"
     shared = f"{op}: {name} overlaps param or grad in memory"
 
@@ -68,7 +68,7 @@ def _state(op, name, array, dtype):
             raise ValueError(shared)
         return state.reshape(state.size)
 
-    return register_jitable(check)
+    return jitable(check)
 
 
 def _separate(op):
@@ -79,7 +79,7 @@ def _separate(op):
         if a.size and b.size and overlaps(a, b):
             raise ValueError(message)
 
-    return register_jitable(check)
+    return jitable(check)
 
 
 def _need(op, name, array, reason=""):
@@ -99,7 +99,7 @@ def at_least(op, name, low=0.0, high=math.inf, below=False):
             raise ValueError(message)
         return number
 
-    return register_jitable(check)
+    return jitable(check)
 
 
 def beta(op, name):
@@ -185,7 +185,7 @@ def _adam(op, param, grad, m, v, step, max_v, decoupled):
         flat = param.reshape(param.size)
         kernel(g, rates[0], b1, b2, c1, c2, rates[1], rates[2], decoupled, amsgrad, a, b, c, flat)
 
-    return register_jitable(run)
+    return jitable(run)
 
 
 @overloads(public.adam_step)

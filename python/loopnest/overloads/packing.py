@@ -7,12 +7,12 @@ from numba.extending import (
     NativeValue,
     make_attribute_wrapper,
     models,
-    register_jitable,
     register_model,
     typeof_impl,
     unbox,
 )
 
+from loopnest.kernels.jit import jitable
 from loopnest.overloads.common import contiguous
 from loopnest.packing import PackedWeight
 
@@ -76,7 +76,7 @@ def unpack(op, argument, dtype):
             prepared = prepare(weight)
             return prepared, prepared.reshape(prepared.size)[:0]  # nothing is allocated
 
-        return register_jitable(array)
+        return jitable(array)
     message = op + ": weight is packed for other groups"
 
     def handle(weight, groups):
@@ -84,4 +84,4 @@ def unpack(op, argument, dtype):
             raise ValueError(message)
         return weight.weight, weight.packed
 
-    return register_jitable(handle)
+    return jitable(handle)

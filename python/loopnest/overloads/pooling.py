@@ -3,11 +3,11 @@
 import numpy as np
 from numba import types
 from numba.core.errors import TypingError
-from numba.extending import register_jitable
 
 from loopnest import pooling as public
 from loopnest.kernels import pooling as kernels
 from loopnest.kernels import whole
+from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     array_of,
@@ -39,7 +39,7 @@ def _axis_size(op):
         out = -(-room // stride) + 1
         return out - 1 if (out - 1) * stride >= size + pad else out
 
-    return register_jitable(size)
+    return jitable(size)
 
 
 def _resolve(op, kernel_size, stride, padding, dilation):
@@ -47,7 +47,7 @@ def _resolve(op, kernel_size, stride, padding, dilation):
     windows, pads = pair_of(op, "kernel_size", kernel_size, 1), pair_of(op, "padding", padding, 0)
     gaps, size = pair_of(op, "dilation", dilation, 1), _axis_size(op)
     steps = (
-        register_jitable(lambda stride, kernel: kernel)
+        jitable(lambda stride, kernel: kernel)
         if is_none(stride)
         else _given_stride(pair_of(op, "stride", stride, 1))
     )
@@ -65,17 +65,17 @@ def _resolve(op, kernel_size, stride, padding, dilation):
         ow = size(width, kernel_w, stride_w, pad_w, gap_w, ceil_mode)
         return oh, ow, (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, gap_h, gap_w)
 
-    return register_jitable(resolve)
+    return jitable(resolve)
 
 
 def _given_stride(pair):
-    return register_jitable(lambda stride, kernel: pair(stride))
+    return jitable(lambda stride, kernel: pair(stride))
 
 
 def _divisor(op, divisor_override):
     """Compiled function ``(divisor_override)`` -> int, 0 for None."""
     if is_none(divisor_override):
-        return register_jitable(lambda value: 0)
+        return jitable(lambda value: 0)
 
     message = op + ": divisor_override is 0; accepted: another integer, or None"
 
@@ -84,7 +84,7 @@ def _divisor(op, divisor_override):
             raise ValueError(message)
         return value
 
-    return register_jitable(check)
+    return jitable(check)
 
 
 @overloads(public.avg_pool2d)
@@ -213,13 +213,13 @@ def max_pool2d(
 _maxima, _maxima_indices = linked(whole.max_pool2d), linked(whole.max_pool2d_indices)
 
 
-@register_jitable
+@jitable
 def _without_indices(x, options, y):
     _maxima(x, options, y)
     return y
 
 
-@register_jitable
+@jitable
 def _with_indices(x, options, y):
     indices = np.empty(y.shape, np.int64)
     _maxima_indices(x, options, indices, y)
@@ -263,7 +263,7 @@ def max_pool2d_backward(
     as_places = _as_given if indices.dtype == types.int64 else _as_int64
     message = op + ": dy has not the shape of the output"
     if is_none(kernel_size):
-        fits = register_jitable(lambda x, dy, kernel_size, stride, padding, dilation, ceil: None)
+        fits = jitable(lambda x, dy, kernel_size, stride, padding, dilation, ceil: None)
     else:
         resolve = _resolve(op, kernel_size, stride, padding, dilation)
 
@@ -273,7 +273,7 @@ def max_pool2d_backward(
             if dy.shape[2:] != (oh, ow):
                 raise ValueError(message)
 
-        fits = register_jitable(check_shape)
+        fits = jitable(check_shape)
 
     def implementation(
         dy,
