@@ -26,6 +26,7 @@ from loopnest.kernels import activation, arrange, loss, whole
 from loopnest.kernels.jit import OPTIONS, PART
 from loopnest.kernels.linking import linked
 from loopnest.overloads.common import contiguous, is_none, output, separate
+from loopnest.packing import pack_weight
 from loopnest.program import MAX_DIMS, Program, Shape, Storage, Value
 from loopnest.workspace import Workspace, aligned
 
@@ -229,8 +230,17 @@ class Group:
 
 def _conv2d(w: Writer, g: Group) -> None:
     x, weight, bias, groups = g.shaped(0), g.shaped(1), g.shaped(2), g.number("groups")
-    w.call(whole.conv2d, x, weight, "nothing", bias, g.convolution, groups, g.y)
+    w.call(whole.conv2d, x, weight, _packed(w, g), bias, g.convolution, groups, g.y)
     _activate(w, g)
+
+
+def _packed(w: Writer, g: Group) -> str:
+    """A weight that never changes in the order of the kernels."""
+    weight = g.inputs(1)[0]
+    if not w.rows.first.frozen or weight.constant is None:
+        return "nothing"
+    packed = pack_weight(weight.constant, groups=g.options["groups"]).numba_packed
+    return f"array_at(bound({keep(packed)}), ({packed.size},), zero)"
 
 
 def _linear(w: Writer, g: Group) -> None:
