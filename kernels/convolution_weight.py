@@ -9,12 +9,11 @@ input channels. A task goes through all images.
 """
 
 import numpy as np
-from numba.extending import register_jitable
 
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import BLOCK_BYTES, MOST_BYTES, PLAIN_BELOW, ceil_div, lines
 from loopnest.kernels.convolution_tiled import clear, copy_block, pack_block, tap_table
-from loopnest.kernels.jit import kernel
+from loopnest.kernels.jit import jitable, kernel
 from loopnest.kernels.simd_tiles import VECTOR_BYTES
 from loopnest.kernels.tiles import TAP_ROWS
 
@@ -27,7 +26,7 @@ FEWEST_TERMS = 512  # taps of a task from which packing dy for it does not show
 SHORT_ROW = 32  # below it, rows follow each other in one run
 
 
-@register_jitable
+@jitable
 def prepare_weight(
     n, channels, k, groups, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w, itemsize
 ):

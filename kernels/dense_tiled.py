@@ -17,11 +17,10 @@ as they are. The twin is csrc/dense_tiled.c.
 """
 
 import numpy as np
-from numba.extending import register_jitable
 
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import ceil_div
-from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.jit import block, jitable, kernel
 from loopnest.kernels.simd_copies import copy_padded, copy_transposed
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
@@ -51,7 +50,7 @@ MOST_BLOCKS = 128  # whose sums are kept: 192 KB
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2  # the products of the table
 
 
-@register_jitable
+@jitable
 def _sizes(form, samples, inputs, outputs):
     """(rows, terms, columns)."""
     if form == BACKWARD_INPUT:
@@ -61,7 +60,7 @@ def _sizes(form, samples, inputs, outputs):
     return samples, inputs, outputs
 
 
-@register_jitable
+@jitable
 def prepare(form, samples, inputs, outputs, itemsize):
     """(tasks, work): as `linear_tiled` counts them; no tasks where the plain loop serves."""
     rows, terms, columns = _sizes(form, samples, inputs, outputs)
@@ -74,13 +73,13 @@ def prepare(form, samples, inputs, outputs, itemsize):
     return deep * ceil_div(columns, panel), lines * panel + SAMPLE_ROWS * terms
 
 
-@register_jitable
+@jitable
 def _slice(terms):
     """Terms of a slice: they are of one length, but for the last."""
     return ceil_div(terms, max(1, ceil_div(terms, SLICE)))
 
 
-@register_jitable
+@jitable
 def packed_size(inputs, outputs, itemsize):
     """Numbers in the packed form of a weight."""
     columns = SAMPLE_VECTORS * VECTOR_BYTES // itemsize

@@ -226,12 +226,12 @@ def _with_indices(x, options, y):
     return y, indices
 
 
-@register_jitable
+@jitable
 def _as_given(indices):
     return np.ascontiguousarray(indices)
 
 
-@register_jitable
+@jitable
 def _as_int64(indices):
     return np.ascontiguousarray(indices).astype(np.int64)
 
