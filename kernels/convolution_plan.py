@@ -8,14 +8,16 @@ csrc/convolution_plan.h. The choice never changes the bits.
 | PLAIN    | a few thousand multiply-adds, or taps without  | nothing to prepare; no memory    |
 |          | number: rows of y, no work space               |                                  |
 | PIXELS   | many channels out, long sums: the lanes are    | aligned loads of packed weights, |
-|          | output channels; 1x1 of few pixels (7x7, 14x14)| no width leaves lanes idle       |
+|          | output channels; 1x1 of few pixels (7x7)       | no width leaves lanes idle       |
 | STACKED  | one channel a group, square filter of 3, 5 or  | each number loaded serves        |
 |          | 7, stride 1: images, depthwise                 | several output rows              |
 | CHANNELS | few channels out (up to a vector) or short     | nothing to pack or to transpose, |
 |          | sums, depthwise, 1x1 of many pixels: the lanes | a weight loaded serves 3 vectors |
 |          | are pixels                                     |                                  |
 
-Both read the input through a padded copy of a block of it, small enough for L2, cut into lines:
+A 1x1 of stride 1 and without padding reads whole planes where they are: a tap is the next plane,
+and what a block leaves beyond its last whole tile is copied. Else PIXELS and CHANNELS read the
+input through a padded copy of a block of it, small enough for L2, cut into lines:
 
     [channel][variant][row phase][row][column]
 
