@@ -1,14 +1,15 @@
 """Timing: one loop for every competitor, interleaved rounds, and honest comparison.
 
 A sample is the time of one batch of calls, divided by their number. In each round every
-competitor gives one sample, in an order that rotates, so that a drifting clock or a busy
-neighbour hits all of them alike.
+competitor gives one sample, in another order each time, so that a drifting clock, a busy
+neighbour, and what the one before left in the caches, hit all of them alike.
 """
 
 from __future__ import annotations
 
 import gc
 import math
+import random
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -158,9 +159,9 @@ def interleave(
         number = 0
         while number < rounds or _wants_more(alive, number, rounds, begin):
             order = list(alive)
-            shift = number % max(len(order), 1)
+            random.Random(number).shuffle(order)
             number += 1
-            for name in order[shift:] + order[:shift]:
+            for name in order:
                 try:
                     alive[name].ns.append(_sample(entries[name], alive[name], flush))
                 except Exception as error:
