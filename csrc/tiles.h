@@ -137,28 +137,6 @@ PIECE void F(add_rows)(F(vec) acc[], const real *more, int64_t step, int64_t hei
     }
 }
 
-/* The same for store_columns. */
-PIECE void F(add_columns)(F(vec) acc[], const real *more, int64_t step, int64_t height,
-                          int64_t width, int mr, int nv)
-{
-    UNROLL for (int first = 0; first < mr; first += LANES)
-    {
-        F(mask) some = F(first_lanes)((width < mr ? width : mr) - first);
-        UNROLL for (int j = 0; j < nv; j++)
-        {
-            F(vec) v[LANES];
-            UNROLL for (int i = 0; i < LANES; i++)
-                v[i] = j * LANES + i < height
-                           ? F(load_some)(more + (j * LANES + i) * step + first, some)
-                           : (F(vec)){0};
-            F(transpose)(v);
-            UNROLL for (int i = 0; i < LANES; i++)
-                if (first + i < mr)
-                    acc[(first + i) * nv + j] += v[i];
-        }
-    }
-}
-
 /* The first `width` numbers of the first `height` rows, y_step apart. */
 PIECE void F(store_rows)(F(vec) acc[], real *y, int64_t y_step, int64_t height, int64_t width,
                          int mr, int nv)
@@ -175,9 +153,10 @@ PIECE void F(store_rows)(F(vec) acc[], real *y, int64_t y_step, int64_t height, 
     }
 }
 
-/* The tile transposed: y[j][i] = acc[i][j] for j < height, i < width. */
-PIECE void F(store_columns)(F(vec) acc[], real *y, int64_t y_step, int64_t height, int64_t width,
-                            int mr, int nv)
+/* The tile transposed: y[j][i] = acc[i][j] for j < height, i < width; what is added, if not NULL,
+ * lies as y does, then max(0, y) if asked for. */
+PIECE void F(store_columns)(F(vec) acc[], const real *more, int rectify, real *y, int64_t y_step,
+                            int64_t height, int64_t width, int mr, int nv)
 {
     UNROLL for (int first = 0; first < mr; first += LANES)
     {
@@ -189,8 +168,14 @@ PIECE void F(store_columns)(F(vec) acc[], real *y, int64_t y_step, int64_t heigh
                 v[i] = first + i < mr ? acc[(first + i) * nv + j] : (F(vec)){0};
             F(transpose)(v);
             UNROLL for (int i = 0; i < LANES; i++)
-                if (j * LANES + i < height)
-                    F(store_some)(y + (j * LANES + i) * y_step + first, v[i], some);
+                if (j * LANES + i < height) {
+                    int64_t at = (j * LANES + i) * y_step + first;
+                    if (more)
+                        v[i] += F(load_some)(more + at, some);
+                    if (rectify)
+                        F(rectify)(v + i, 1, 1);
+                    F(store_some)(y + at, v[i], some);
+                }
         }
     }
 }
@@ -213,11 +198,7 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
     }
     if (bias)
         F(add_to_rows)(acc, bias, mr, nv);
-    if (more)
-        F(add_columns)(acc, more, y_step, channels, pixels, mr, nv);
-    if (rectify)
-        F(rectify)(acc, mr, nv);
-    F(store_columns)(acc, y, y_step, channels, pixels, mr, nv);
+    F(store_columns)(acc, more, rectify, y, y_step, channels, pixels, mr, nv);
 }
 
 /* A are rows of numbers, a_step apart, B runs of the image. y is (height, width); bias holds a
@@ -297,7 +278,7 @@ PIECE void F(write_taps)(const real *sums, real *dweight, int64_t step, int64_t 
 {
     F(vec) acc[2 * MOST_ROWS];
     UNROLL for (int i = 0; i < TAP_ROWS * nv; i++) acc[i] = F(load)(sums + i * LANES);
-    F(store_columns)(acc, dweight, step, filters, taps, TAP_ROWS, nv);
+    F(store_columns)(acc, NULL, 0, dweight, step, filters, taps, TAP_ROWS, nv);
 }
 
 /* For one channel and a size x size filter: the rows are output rows, x lines of the image. */
