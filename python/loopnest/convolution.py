@@ -135,10 +135,14 @@ def conv2d(
     that see it, but any in the 2 x 2 tiles (counted from output 0, 0) whose 4 x 4 input holds it;
     one in a filter, any of that filter's outputs.
     """
-    options = stride, padding, dilation, groups, activation, algorithm
-    known = _CONV2D.call(x, weight, bias, out, *options, backend.kernels, threads.SERIAL_BELOW)
+    # Written out: a tuple of the options would cost a sixth of such a call.
+    known = _CONV2D.call(
+        x, weight, bias, out, stride, padding, dilation, groups, activation, algorithm,
+        backend.kernels, threads.SERIAL_BELOW,
+    )  # fmt: skip
     if known is not None:
         return known
+    options = stride, padding, dilation, groups, activation, algorithm
     y, runs = _arranged(x, weight, bias, None, *options, out)
     calls = [run() for run in runs]
     _CONV2D.keep((x, weight, bias, out, *options, backend.kernels, threads.SERIAL_BELOW), y, *calls)
