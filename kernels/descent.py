@@ -16,7 +16,7 @@ import numpy as np
 from numba.extending import overload
 
 from loopnest.kernels import scalar as functions
-from loopnest.kernels.jit import OPTIONS, block, by_dtype, kernel, scalar
+from loopnest.kernels.jit import OPTIONS, block, by_dtype, kernel, own_name, scalar
 from loopnest.kernels.optimizer import (
     average,
     average_square,
@@ -197,7 +197,7 @@ def _chosen(make, constants):
 
     def pick(*args):
         numbers = [getattr(argument, "literal_value", None) for argument in args[:constants]]
-        return None if None in numbers else make(*numbers)
+        return None if None in numbers else own_name(make(*numbers))
 
     overload(name, strict=False, prefer_literal=True, jit_options=OPTIONS)(pick)
     return name

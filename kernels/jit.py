@@ -53,9 +53,36 @@ class _KernelCache(FunctionCache):
         )
 
 
+def own_name(function):
+    """Give a function made by another function a qualified name that no other one has.
+
+    In Numba's cache a function's symbol is its qualified name, the types, and a number counted
+    anew in each process. Of two functions that differ only in what they close over, compiled in
+    different processes, both would run the first one's code once both come from the cache.
+    """
+    if "<locals>" in function.__qualname__:
+        digest = hashlib.sha256(repr(_told(function, ())).encode()).hexdigest()
+        function.__qualname__ += "_" + digest[:12]
+    return function
+
+
+def _told(value, outer):
+    """What tells a value of a closure from others, the same in every process."""
+    function = getattr(value, "py_func", value)
+    code = getattr(function, "__code__", None)
+    if code is None or function in outer:
+        plain = isinstance(value, (bool, int, float, str, bytes, tuple, type(None), types.Type))
+        return type(value).__name__, str(value) if plain else getattr(value, "__name__", "")
+    inside = [c.cell_contents for c in function.__closure__ or ()]
+    known = [function.__globals__.get(name) for name in code.co_names]
+    inside += [v for v in known if "<locals>" in getattr(v, "__qualname__", "")]
+    place = function.__module__, function.__qualname__, code.co_firstlineno, code.co_code
+    return *place, code.co_names, [_told(v, (*outer, function)) for v in inside]
+
+
 def kernel(function):
     """Compile lazily, per argument types, and keep the machine code on disk."""
-    dispatcher = njit(**OPTIONS)(function)
+    dispatcher = njit(**OPTIONS)(own_name(function))
     try:
         dispatcher._cache = _KernelCache(function)
     except RuntimeError:
@@ -68,17 +95,17 @@ def scalar(function):
 
     Forced: a loop around a call is not vectorised, and LLVM leaves long functions as calls.
     """
-    return njit(**PART, forceinline=True)(function)
+    return njit(**PART, forceinline=True)(own_name(function))
 
 
 def block(function):
     """Compile a loop over one block, for kernels to call; LLVM decides whether to inline it."""
-    return njit(**PART)(function)
+    return njit(**PART)(own_name(function))
 
 
 def jitable(function):
     """A function of the checks around a kernel, or of its plan: for Python and for its callers."""
-    return register_jitable(**PART)(function)
+    return register_jitable(**PART)(own_name(function))
 
 
 def inlined_overload(name):

@@ -46,7 +46,6 @@ def _parameters(kernel):
 def linked(kernel):
     """A kernel without result, for compiled code: a call is one through its address."""
 
-    @intrinsic
     def call(typingctx, *given):
         arguments = tuple(_plain(argument) for argument in given)
         finder = KernelAddress(kernel, arguments)
@@ -68,7 +67,8 @@ def linked(kernel):
 
         return types.none(types.StarArgTuple.from_types(arguments)), codegen
 
-    return call
+    call.__qualname__ = f"{kernel.__module__}.{kernel.py_func.__qualname__}"  # for `own_name`
+    return intrinsic(call)
 
 
 def _plain(argument):

@@ -14,7 +14,7 @@ from numba import njit, typeof
 from numba.core.dispatcher import Dispatcher
 
 from loopnest.kernels import descent
-from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.jit import OPTIONS, own_name
 from loopnest.kernels.vector import lift, like
 
 INLINED = {**OPTIONS, "forceinline": True}
@@ -105,11 +105,11 @@ def build(f, df, width, relative, method, decays, as_vector):
         "advance_looking": descent.make_advance(slope, method, decays, True),
         "values": descent.make_values(value),
     }
-    loops = {name: njit(**OPTIONS)(function) for name, function in loops.items()}
+    loops = {name: njit(**OPTIONS)(own_name(function)) for name, function in loops.items()}
     # The kernel of descent.py with these in the place of its own; functions that were passed
     # as arguments would stay in the kernel's table of versions for good.
     make = FunctionType(descent.make.__code__, {**vars(descent), **loops})
-    return make(0, method, decays, njit(**OPTIONS)), loops["advance"]
+    return make(0, method, decays, lambda loop: njit(**OPTIONS)(own_name(loop))), loops["advance"]
 
 
 def _has_vectors(loop):

@@ -11,7 +11,7 @@ from numba import njit, typeof
 from numba.core.dispatcher import Dispatcher
 
 from loopnest.kernels.descent import LOOKBACK, update
-from loopnest.kernels.jit import OPTIONS
+from loopnest.kernels.jit import OPTIONS, own_name
 from loopnest.kernels.optimizer import decayed
 from loopnest.kernels.vector import like
 
@@ -29,6 +29,7 @@ def _writing(gradient, writes):
         return gradient
 
     @njit(**OPTIONS)
+    @own_name
     def write(x, out):
         slopes = gradient(x)
         if len(slopes) != out.size:
@@ -43,6 +44,7 @@ def _central(f, width, relative):
     """Gradient of f by central differences."""
 
     @njit(**OPTIONS)
+    @own_name
     def write(x, out):
         for i in range(x.size):
             middle = x[i]
@@ -72,6 +74,7 @@ def _largest(slopes):
 
 def _make(f, gradient, METHOD, decoupled):
     @njit(**OPTIONS)
+    @own_name
     def descend(
         starts, lr, momentum, steps, schedule, beta1, beta2, eps, weight_decay, tol, every,
         first, last, x, fun, grad, taken, converged, trajectory,

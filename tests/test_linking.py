@@ -10,6 +10,7 @@ import pytest
 
 import loopnest as ln
 from loopnest.kernels import activation, linking, whole
+from loopnest.kernels.jit import own_name
 from loopnest.kernels.linking import KernelAddress, linked
 
 
@@ -82,20 +83,55 @@ def test_a_kernel_that_is_gone_is_refused():
         finder()
 
 
-def test_a_cached_caller_finds_its_kernels_in_a_new_process(tmp_path):
-    (tmp_path / "user.py").write_text(
-        "import numba, numpy as np, loopnest as ln\n"
-        "@numba.njit(cache=True)\n"
-        "def run(x):\n    return ln.softmax(ln.relu(x))\n"
-        "x = np.linspace(-1, 1, 30, dtype=np.float32).reshape(3, 10)\n"
-        "assert np.array_equal(run(x), ln.softmax(ln.relu(x)))\n"
-        "print(sum(run.stats.cache_hits.values()), sum(run.stats.cache_misses.values()))\n"
+def run_python(folder, source):
+    command = [sys.executable, "-c", source]
+    return subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True).stdout
+
+
+def cached_module(folder, op):
+    (folder / f"cached_{op}.py").write_text(
+        f"import numba, loopnest as ln\n@numba.njit(cache=True)\ndef run(x):\n    return ln.{op}(x)\n"
     )
-    command = [sys.executable, "user.py"]
-    counts = [
-        subprocess.run(
-            command, cwd=tmp_path, capture_output=True, check=True, text=True
-        ).stdout.split()
-        for _ in range(2)
-    ]
-    assert counts == [["0", "1"], ["1", "0"]]
+
+
+MAIN = """
+import importlib, sys, numpy as np, loopnest as ln
+x = np.linspace(-1, 1, 30, dtype=np.float32).reshape(3, 10)
+for op in {ops}:
+    run = importlib.import_module("cached_" + op).run
+    assert np.array_equal(run(x), getattr(ln, op)(x)), op
+    print(op, sum(run.stats.cache_hits.values()))
+"""
+
+
+def test_cached_callers_of_different_processes_do_not_mix(tmp_path):
+    """Numba's symbols of cached code are names counted anew in each process (see `own_name`)."""
+    ops = ["softmax", "log_softmax", "sigmoid", "tanh"]
+    for op in ops:
+        cached_module(tmp_path, op)
+        assert run_python(tmp_path, MAIN.format(ops=[op])).split() == [op, "0"]
+    found = run_python(tmp_path, MAIN.format(ops=ops)).split()
+    assert found == [word for op in ops for word in (op, "1")]
+
+
+def test_own_names():
+    def made(number, inner=None):
+        def function(x):
+            return x + number if inner is None else inner(x)
+
+        return own_name(function).__qualname__
+
+    assert made(1) == made(1) != made(2)
+    assert made(1, np.sin) != made(1, np.cos)
+    assert made(1, lambda x: x) != made(1, lambda x: -x)
+    assert own_name(run_python).__qualname__ == "run_python"
+
+
+def test_own_names_are_the_same_in_every_process(tmp_path):
+    source = (
+        "from loopnest.overloads import common\n"
+        "print(common.activate('conv2d', 'gelu').__qualname__)\n"
+        "print(common.pair_of('conv2d', 'stride', 1, 1).__qualname__)\n"
+    )
+    first = run_python(tmp_path, source)
+    assert first == run_python(tmp_path, source)

@@ -5,6 +5,8 @@ time and raise ValueError with a fixed message, for Numba builds no text from nu
 without a large cost in compile time.
 """
 
+import functools
+
 import numpy as np
 from numba import literal_unroll, njit, types
 from numba.core.errors import TypingError
@@ -12,7 +14,7 @@ from numba.extending import overload
 
 from loopnest.activation import FUSED, WIDE
 from loopnest.kernels import activation as activation_kernels
-from loopnest.kernels.jit import PART, jitable
+from loopnest.kernels.jit import PART, jitable, own_name
 from loopnest.kernels.linking import linked
 from loopnest.output_size import LIMIT
 
@@ -22,7 +24,16 @@ def overloads(public):
 
     The implementation's own parameters are positional: Numba fails on keyword-only ones.
     """
-    return overload(public, strict=False, prefer_literal=True, jit_options=PART)
+
+    def register(pick):
+        @functools.wraps(pick)
+        def named(*args, **options):
+            return own_name(pick(*args, **options))
+
+        overload(public, strict=False, prefer_literal=True, jit_options=PART)(named)
+        return pick
+
+    return register
 
 
 def is_none(argument) -> bool:
