@@ -1,5 +1,9 @@
 /* The compiler's default instruction set: SSE2 on x86-64, NEON on aarch64. */
 #include "simd.h"
+#if LN_X86 && defined(__GNUC__) && !defined(__clang__)
+/* CPUs of before 2013, where each multiply-add is a call: nothing is quick, so let it be small. */
+#pragma GCC optimize("Os")
+#endif
 #define LN_ISA base
 #define LN_VECTOR_BYTES 16
 #if LN_X86
