@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,10 @@ class Recorder:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._kernels, name)
-        if not callable(found):
+        if isinstance(found, ModuleType):
             return Recorder(found, self._calls)
+        if not callable(found):
+            return found
 
         def call(*arguments: Any) -> Any:
             self._calls.append((found, arguments))
