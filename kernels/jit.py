@@ -72,7 +72,8 @@ def _told(value, outer):
     code = getattr(function, "__code__", None)
     if code is None or function in outer:
         plain = isinstance(value, (bool, int, float, str, bytes, tuple, type(None), types.Type))
-        return type(value).__name__, str(value) if plain else getattr(value, "__name__", "")
+        name = getattr(value, "__qualname__", getattr(value, "__name__", ""))
+        return type(value).__name__, str(value) if plain else name
     inside = [c.cell_contents for c in function.__closure__ or ()]
     known = [function.__globals__.get(name) for name in code.co_names]
     inside += [v for v in known if "<locals>" in getattr(v, "__qualname__", "")]
