@@ -380,9 +380,6 @@ def _tiled(pixel_rows):
                         beyond, addend, finish,
                     )  # fmt: skip
 
-    # The machine code's symbol is made of this: two of one name could be taken for each other
-    # once they come from Numba's cache.
-    conv2d.__name__ = conv2d.__qualname__ = "conv2d_pixels" if pixel_rows else "conv2d_channels"
     return conv2d
 
 

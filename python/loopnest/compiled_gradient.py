@@ -13,7 +13,7 @@ from numba.extending import overload
 
 from loopnest import checks
 from loopnest.bound import bound, keep
-from loopnest.compiled import WRITERS, Group, Rows, Writer, average
+from loopnest.compiled_steps import WRITERS, Group, Rows, Writer, average
 from loopnest.gradient import Differentiated, differentiate
 from loopnest.kernels import activation, arrange, convolution, dense, pooling, whole
 from loopnest.kernels.jit import OPTIONS, PART, jitable
