@@ -22,8 +22,9 @@ import reference_network
 import reference_optimizer
 import results
 import timing
-from cases import QUICK, TARGETS, Case, bench_cases, tolerance
+from cases import Case, bench_cases, tolerance
 from machine import caches, usable_cores
+from targets import QUICK, TARGETS
 
 
 def _gate_forward(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -19,8 +19,9 @@ from typing import Any
 
 import jobs
 import numpy as np
-from cases import FRESH_OUTPUT, Case
+from cases import Case
 from machine import version
+from targets import FRESH_OUTPUT
 from timing import Prepared
 
 FILES = (

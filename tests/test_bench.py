@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import PACKED, QUICK, ROW_OF, STEPS, TARGETS, WINOGRAD, bench_cases
+from cases import PACKED, ROW_OF, STEPS, WINOGRAD, bench_cases
 from scipy import stats
 
 import loopnest as ln
@@ -26,6 +26,7 @@ jobs = pytest.importorskip("jobs")
 machine = pytest.importorskip("machine")
 peers = pytest.importorskip("peers")
 results = pytest.importorskip("results")
+targets = pytest.importorskip("targets")
 text = pytest.importorskip("text")
 timing = pytest.importorskip("timing")
 
@@ -70,14 +71,14 @@ def measured(tmp_path, **competitors):
 def test_names_are_unique_and_the_quick_set_has_every_op():
     names = [str(case) for case in bench_cases()]
     assert len(names) == len(set(names))
-    assert set(QUICK) <= set(names)
-    quick = {case_named(name).op for name in QUICK}
+    assert set(targets.QUICK) <= set(names)
+    quick = {case_named(name).op for name in targets.QUICK}
     assert quick == {*ROW_OF, *STEPS, "descend", "gate_forward", "network_step", "network_forward"}
 
 
 def test_targets_and_what_only_our_call_gets():
     cases = {str(case): case for case in bench_cases()}
-    assert set(TARGETS) <= set(cases)
+    assert set(targets.TARGETS) <= set(cases)
     assert all(cases[f"{name}-packed"].packed for name in PACKED)
     assert all(cases[f"{name}-winograd"].own for name in WINOGRAD)
     # Neither peers nor the reference see our own options.
@@ -130,7 +131,7 @@ def test_selection_by_op_name_or_cell(word, op):
 
 
 def test_selection_takes_the_quick_cases_first():
-    assert {str(c) for c in harness.select(("conv2d",), False)} <= set(QUICK)
+    assert {str(c) for c in harness.select(("conv2d",), False)} <= set(targets.QUICK)
     assert len(harness.select(("conv2d",), True)) > len(harness.select(("conv2d",), False))
 
 
