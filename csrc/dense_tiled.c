@@ -4,10 +4,12 @@
 #ifndef LN_DENSE_TILED_H
 #define LN_DENSE_TILED_H
 #define DENSE_PANEL (SAMPLE_VECTORS * WIDEST_VECTOR / REAL_BYTES)
-#define FEWEST_ROWS 4 /* below: a matter of memory, the plain loop serves */
-#define COPY_FROM 32 /* rows from which copying each slice pays: aligned and in one piece */
+#define MANY_ROWS 40
 #define SLICE 132 /* terms, at most: 33 KB of 48 */
 #define MOST_BLOCKS 128 /* whose sums are kept: 192 KB */
+/* Of few rows: terms, and panels, whose rows of float32 are a page. */
+#define SHORT_SLICE 16
+#define MOST_PANELS 16
 #endif
 
 /* One product, out[r][c] = sum over t of A[r][t] B[t][c]. */
@@ -20,6 +22,28 @@ typedef struct {
     int turned; /* out is (columns, rows), its transpose */
     real *out;
 } F(dense);
+
+/* How a product is cut. */
+typedef struct {
+    int few_rows;
+    int64_t tall, deep, fours; /* rows of a block, blocks, how many of them are of FEW_SAMPLE_ROWS */
+    int64_t panels, slice_terms;
+    int64_t most_panels, most_blocks; /* that are worked on in one go */
+} F(dense_cut);
+
+static F(dense_cut) F(cut_of)(const F(dense) *p)
+{
+    F(dense_cut) c = {0};
+    c.few_rows = p->rows < MANY_ROWS && !p->turned;
+    c.tall = p->columns <= LANES ? NARROW_SAMPLE_ROWS : SAMPLE_ROWS;
+    c.deep = ceil_div(p->rows, c.tall);
+    c.fours = least(c.deep, (c.deep * c.tall - p->rows) / (c.tall - FEW_SAMPLE_ROWS));
+    c.panels = ceil_div(p->columns, DENSE_PANEL);
+    c.slice_terms = ceil_div(p->terms, ceil_div(p->terms, c.few_rows ? SHORT_SLICE : SLICE) + !p->terms);
+    c.most_panels = c.few_rows ? least(c.panels, MOST_PANELS) : 1;
+    c.most_blocks = c.few_rows ? c.deep : least(c.deep, MOST_BLOCKS);
+    return c;
+}
 
 /* target[i][j] = source[i][j] for j < columns, zeros up to the end of target's row. */
 static void F(copy_matrix)(const real *source, int64_t source_step, int64_t rows, int64_t columns,
@@ -48,11 +72,6 @@ static void F(copy_transposed)(const real *source, int64_t source_step, int64_t 
         }
 }
 
-static int64_t F(slice_terms)(int64_t terms)
-{
-    return ceil_div(terms, ceil_div(terms, SLICE) + !terms);
-}
-
 /* The product that a form (LN_LINEAR...) is. */
 static F(dense) F(product_of)(int64_t form, const real *a, const real *b, int64_t samples,
                               int64_t inputs, int64_t outputs, real *out)
@@ -67,20 +86,19 @@ static F(dense) F(product_of)(int64_t form, const real *a, const real *b, int64_
 void OP(linear_plan)(int64_t form, int64_t samples, int64_t inputs, int64_t outputs, ln_linear_plan *p)
 {
     F(dense) d = F(product_of)(form, NULL, NULL, samples, inputs, outputs, NULL);
-    int64_t deep = ceil_div(d.rows, SAMPLE_ROWS);
     *p = (ln_linear_plan){0};
-    if (d.rows < FEWEST_ROWS || samples * inputs * outputs < PLAIN_BELOW || !LN_FAST_FMA)
+    if (samples * inputs * outputs < PLAIN_BELOW || !LN_FAST_FMA)
         return;
-    p->tasks = deep * ceil_div(d.columns, DENSE_PANEL);
-    p->work = (F(slice_terms)(d.terms) + least(deep, MOST_BLOCKS) * SAMPLE_ROWS + 1) * DENSE_PANEL
-              + d.terms * SAMPLE_ROWS;
+    F(dense_cut) c = F(cut_of)(&d);
+    p->tasks = c.few_rows ? c.panels : c.deep * c.panels;
+    p->work = (c.slice_terms + c.most_panels * (1 + c.most_blocks * c.tall)) * DENSE_PANEL + c.tall * d.terms;
 }
 
 /* The tiles of one block of rows: columns from left to right, the widest tile that they fill. */
 static void F(tiles_of_block)(const F(dense) *p, const real *a, int64_t a_step, int64_t a_term,
                               const real *b, int64_t b_step, int64_t count, const real *ahead,
                               int64_t ahead_step, real *sums, int starts, int ends, const real *bias,
-                              int64_t row, int64_t column, int64_t height, int64_t width)
+                              int64_t row, int64_t column, int64_t height, int64_t width, int64_t tall)
 {
     int64_t step = p->turned ? p->rows : p->columns, nv;
     int few = height <= FEW_SAMPLE_ROWS;
@@ -91,86 +109,103 @@ static void F(tiles_of_block)(const F(dense) *p, const real *a, int64_t a_step, 
 #define CALL(mr, nv) \
     F(samples_##mr##x##nv)(a, a_step, a_term, b + j, b_step, count, ahead, ahead_step, sums, starts, \
                            more, y, step, height, wide)
+        nv = tall == NARROW_SAMPLE_ROWS ? 1 : 2;
+        if (wide > 2 * LANES && (LN_REGISTERS == 32 || height == 1))
+            nv = 4;
+        if (nv == 4 && height == 1)
+            CALL(1, 4);
 #if LN_REGISTERS == 32
-        nv = wide > 3 * LANES ? 4 : wide > LANES ? 2 : 1;
-        if (nv == 4 && few)
+        else if (nv == 4 && few)
             CALL(4, 4);
         else if (nv == 4)
             CALL(6, 4);
-        else
-#else
-        nv = wide > LANES ? 2 : 1;
 #endif
-        if (nv == 2 && few)
+        else if (nv == 2 && few)
             CALL(4, 2);
         else if (nv == 2)
             CALL(6, 2);
         else if (few)
             CALL(4, 1);
         else
-            CALL(6, 1);
+            CALL(12, 1);
 #undef CALL
         if (ends && p->turned)
             F(copy_transposed)(sums, nv * LANES, height, least(wide, nv * LANES),
                                p->out + (column + j) * step + row, step, 0);
-        sums += SAMPLE_ROWS * nv * LANES;
+        sums += tall * nv * LANES;
     }
 }
 
-/* Tasks [first, last): for each panel of columns one for each block of rows. */
+/* Tasks [first, last): as the cut has it, panels or blocks of panels. */
 static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, real *work)
 {
-    int64_t deep = ceil_div(p->rows, SAMPLE_ROWS), terms = F(slice_terms)(p->terms), blocks;
+    F(dense_cut) c = F(cut_of)(p);
     int64_t panel = DENSE_PANEL;
-    real *own = work, *sums = own + terms * panel;
-    real *own_bias = sums + least(deep, MOST_BLOCKS) * SAMPLE_ROWS * panel;
-    real *rest = own_bias + panel; /* the last rows, as a whole block: [term][row] */
-    int has_rest = 0;
-    for (int64_t task = first; task < last; task += blocks) {
-        int64_t number = task / deep, part = task % deep;
-        int64_t column = number * panel, width = least(panel, p->columns - column);
-        blocks = least(least(last - task, deep - part), MOST_BLOCKS);
-        int copied = !p->packed && (p->turned || width < panel || p->rows >= COPY_FROM);
-        int64_t step = p->packed || copied ? panel : p->columns;
-        if (p->bias)
-            F(copy_matrix)(p->bias + column, 0, 1, width, own_bias, panel);
-        for (int64_t start = 0; start < p->terms; start += terms) {
-            int64_t count = least(terms, p->terms - start);
-            const real *slice, *next = NULL;
-            if (p->packed) {
-                slice = p->packed + (number * p->terms + start) * panel;
-            } else if (p->turned) {
-                F(copy_transposed)(p->b + column * p->terms + start, p->terms, width, count, own, panel, 1);
-                slice = own;
-            } else {
-                slice = p->b + start * p->columns + column;
-                if (copied) {
-                    next = start + count < p->terms ? slice + count * p->columns : NULL;
-                    F(copy_matrix)(slice, p->columns, count, width, own, panel);
-                    slice = own;
-                }
-            }
-            for (int64_t block = 0; block < blocks; block++) {
-                int64_t row = (part + block) * SAMPLE_ROWS, height = least(SAMPLE_ROWS, p->rows - row);
-                const real *a = p->a + row * p->a_step + start * p->a_term;
-                int64_t a_step = p->a_step, a_term = p->a_term;
-                if (height < SAMPLE_ROWS && height != FEW_SAMPLE_ROWS) {
-                    if (!has_rest && a_term == 1)
-                        F(copy_transposed)(p->a + row * a_step, a_step, height, p->terms, rest, SAMPLE_ROWS, 1);
-                    else if (!has_rest)
-                        F(copy_matrix)(p->a + row, a_term, p->terms, height, rest, SAMPLE_ROWS);
-                    has_rest = 1;
-                    a = rest + start * SAMPLE_ROWS;
-                    a_step = 1;
-                    a_term = SAMPLE_ROWS;
-                }
-                int fetch = next && block < SAMPLE_VECTORS;
-                F(tiles_of_block)(p, a, a_step, a_term, slice, step, count,
-                                  fetch ? next + block * LANES : a, fetch ? p->columns : 0,
-                                  sums + block * SAMPLE_ROWS * panel, start == 0, start + count == p->terms,
-                                  p->bias ? own_bias : NULL, row, column, height, width);
-            }
+    real *own = work, *own_bias = own + c.slice_terms * panel, *sums = own_bias + c.most_panels * panel;
+    real *rest = sums + c.most_panels * c.most_blocks * c.tall * panel; /* a whole block, [term][row] */
+    int has_rest = 0, packed = p->packed && !c.few_rows;
+    while (first < last) {
+        int64_t number = first, part = 0, blocks = c.deep, panels = 1;
+        if (c.few_rows) {
+            panels = least(last - first, c.most_panels);
+            first += panels;
+        } else {
+            number = first / c.deep, part = first % c.deep;
+            blocks = least(least(last - first, c.deep - part), c.most_blocks);
+            first += blocks;
         }
+        if (p->bias) {
+            int64_t width = least(panels * panel, p->columns - number * panel);
+            F(copy_matrix)(p->bias + number * panel, 0, 1, width, own_bias, panels * panel);
+        }
+        for (int64_t start = 0; start < p->terms; start += c.slice_terms)
+            for (int64_t k = 0; k < panels; k++) {
+                int64_t count = least(c.slice_terms, p->terms - start), step = panel, next_step = panel;
+                int64_t column = (number + k) * panel, width = least(panel, p->columns - column);
+                const real *slice = own, *next = NULL;
+                if (packed) {
+                    slice = p->packed + ((number + k) * p->terms + start) * panel;
+                    next = slice + count * panel;
+                } else if (p->turned) {
+                    F(copy_transposed)(p->b + column * p->terms + start, p->terms, width, count, own, panel, 1);
+                } else {
+                    const real *from = p->b + start * p->columns + column;
+                    if (!c.few_rows || width < panel) {
+                        F(copy_matrix)(from, p->columns, count, width, own, panel);
+                        next = start + count < p->terms ? from + count * p->columns : NULL;
+                        next_step = p->columns;
+                    } else {
+                        slice = from;
+                        step = p->columns;
+                    }
+                }
+                for (int64_t j = 0; j < blocks; j++) {
+                    int64_t smaller = part + j - (c.deep - c.fours); /* blocks, before this one */
+                    int64_t row = (part + j) * c.tall - (smaller > 0 ? smaller : 0) * (c.tall - FEW_SAMPLE_ROWS);
+                    int64_t usual = smaller < 0 ? c.tall : FEW_SAMPLE_ROWS;
+                    int64_t height = least(usual, p->rows - row);
+                    const real *a = p->a + row * p->a_step + start * p->a_term;
+                    int64_t a_step = p->a_step, a_term = p->a_term;
+                    if (height == 1) {
+                        a_step = 0;
+                    } else if (height < usual) {
+                        if (!has_rest && a_term == 1)
+                            F(copy_transposed)(p->a + row * a_step, a_step, height, p->terms, rest, usual, 1);
+                        else if (!has_rest)
+                            F(copy_matrix)(p->a + row, a_term, p->terms, height, rest, usual);
+                        has_rest = 1;
+                        a = rest + start * usual;
+                        a_step = 1;
+                        a_term = usual;
+                    }
+                    int fetch = next && j < SAMPLE_VECTORS;
+                    F(tiles_of_block)(p, a, a_step, a_term, slice, step, count,
+                                      fetch ? next + j * LANES : a, fetch ? next_step : 0,
+                                      sums + (k * blocks + j) * c.tall * panel, start == 0,
+                                      start + count == p->terms, p->bias ? own_bias + k * panel : NULL,
+                                      row, column, height, width, c.tall);
+                }
+            }
     }
 }
 

@@ -58,6 +58,7 @@ typedef struct {
     Py_ssize_t references;
     uint64_t hash;
     int key_size, calls, axes, release;
+    int alone; /* so large that it is for callers who may use one thread only */
     int64_t key[MOST_KEY];
     npy_intp shape[MOST_AXES]; /* of the output */
     PyArray_Descr *descr;
@@ -85,6 +86,7 @@ typedef struct {
 } Given;
 
 static PyArray_Descr *float32, *float64, *int64; /* the ones of native byte order */
+static int one_thread; /* whether a call may use one thread only */
 
 static void let_go(Plan *plan)
 {
@@ -193,7 +195,7 @@ static Plan **place_of(Op *op, const Given *g)
 static Plan *plan_of(Op *op, const Given *g)
 {
     Plan *plan = *place_of(op, g);
-    return is_for(plan, g) ? plan : NULL;
+    return is_for(plan, g) && (one_thread || !plan->alone) ? plan : NULL;
 }
 
 /* ---- the call ---- */
@@ -350,15 +352,15 @@ static int read_call(PyObject *tuple, Call *call)
     return !PyErr_Occurred();
 }
 
-/* keep(arguments, output or None, calls, bytes of work space, release the GIL, what to keep) */
+/* keep(arguments, output or None, calls, bytes of work space, release the GIL, alone, what to keep) */
 static PyObject *op_keep(Op *op, PyObject *args)
 {
     PyObject *arguments, *output, *calls, *kept;
     unsigned long long work;
-    int release;
+    int release, alone;
     Given g;
-    if (!PyArg_ParseTuple(args, "O!OO!KpO", &PyTuple_Type, &arguments, &output, &PyTuple_Type,
-                          &calls, &work, &release, &kept))
+    if (!PyArg_ParseTuple(args, "O!OO!KppO", &PyTuple_Type, &arguments, &output, &PyTuple_Type,
+                          &calls, &work, &release, &alone, &kept))
         return NULL;
     PyObject *items[MOST_KEY];
     Py_ssize_t count = PyTuple_Size(arguments);
@@ -372,7 +374,7 @@ static PyObject *op_keep(Op *op, PyObject *args)
     if (!plan) return PyErr_NoMemory();
     plan->references = 1, plan->hash = g.hash, plan->key_size = g.size;
     memcpy(plan->key, g.key, sizeof g.key[0] * (size_t)g.size);
-    plan->work = (size_t)work, plan->release = release;
+    plan->work = (size_t)work, plan->release = release, plan->alone = alone;
     if (PyArray_Check(output)) { /* of a dtype and with axes that read_arguments passed */
         plan->descr = PyArray_DESCR((PyArrayObject *)output);
         plan->axes = PyArray_NDIM((PyArrayObject *)output);
@@ -443,9 +445,23 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"loopnest._direct.Op", sizeof(Op), 0, Py_TPFLAGS_DEFAULT, slots};
 
+static PyObject *set_one_thread(PyObject *self, PyObject *yes)
+{
+    (void)self;
+    int truth = PyObject_IsTrue(yes);
+    if (truth < 0) return NULL;
+    one_thread = truth;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"set_one_thread", set_one_thread, METH_O, "whether a call may use one thread only"},
+    {0},
+};
+
 static struct PyModuleDef module = {
     PyModuleDef_HEAD_INIT, "loopnest._direct", "Small calls, repeated without Python.", -1,
-    NULL, NULL, NULL, NULL, NULL,
+    functions, NULL, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__direct(void)

@@ -23,8 +23,9 @@
 #define TAP_ROWS 5
 #endif
 #define MOST_ROWS 8 /* of the last three, in any set */
-/* Of a dense layer's tile, by four vectors (32 registers), two or one; the last rows by 4. */
+/* Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows; a single one by four. */
 #define SAMPLE_ROWS 6
+#define NARROW_SAMPLE_ROWS 12
 #define FEW_SAMPLE_ROWS 4
 #define SAMPLE_VECTORS 4
 /* Filters of a panel of packed weights: the same in each set that can be chosen at run time. */
@@ -352,8 +353,9 @@ SAMPLE_TILE(4, 4)
 #endif
 SAMPLE_TILE(6, 2)
 SAMPLE_TILE(4, 2)
-SAMPLE_TILE(6, 1)
+SAMPLE_TILE(12, 1)
 SAMPLE_TILE(4, 1)
+SAMPLE_TILE(1, 4)
 #undef SAMPLE_TILE
 
 #define STACKED_TILE(size, nv) \

@@ -9,11 +9,17 @@ One product serves all three: out[r][c] = sum over t of A[r][t] B[t][c], in the 
 | dweight = x^T dy       | inputs  | samples | outputs | x^T      | dy       |
 
 A tile reads A number by number, so A may lie in any order and is used as it is: a weight, the
-largest of the matrices, is never transposed. B's columns are the lanes. A panel is 64 columns of B,
-[term][column]; those of dy^T are samples, so most batches read the weight once. The work is a range
-of tasks, for each panel one for each block of rows. A panel is used by many blocks, so it goes by
-in slices that stay in L1; in between, each block's sums are kept in memory, which leaves the bits
-as they are. The twin is csrc/dense_tiled.c.
+largest of the matrices, is never transposed. B's columns are the lanes. A panel is four vectors of
+columns, [term][column]; those of dy^T are samples, so most batches read the weight once. The work is
+a range of tasks, and goes one of two ways, in both by slices of the terms; in between, sums are kept
+in memory, which leaves the bits as they are.
+
+``many rows``  A panel is used by many blocks of rows, so its slices stay in L1, copied there: aligned
+               and in one piece. A task is a block of a panel.
+``few rows``   Each number of B is used once or so: a matter of memory. Slices are short and go
+               across many panels, so that B is read in long runs as it lies. A task is a panel.
+
+The twin is csrc/dense_tiled.c.
 """
 
 import numpy as np
@@ -29,22 +35,26 @@ from loopnest.kernels.simd_tiles import (
     size_of,
     store_tile,
 )
-from loopnest.kernels.tiles import FEW_SAMPLE_ROWS, SAMPLE_ROWS, SAMPLE_VECTORS
+from loopnest.kernels.tiles import (
+    FEW_SAMPLE_ROWS,
+    NARROW_SAMPLE_ROWS,
+    SAMPLE_ROWS,
+    SAMPLE_VECTORS,
+)
 
 _U = np.uint64
 _PANEL_ROW = _U(SAMPLE_VECTORS * VECTOR_BYTES)
 # Plain constants would be types of their own, for which Numba compiles what they are passed to anew.
-_ROWS, _ONE = np.int64(SAMPLE_ROWS), np.int64(1)
+_ONE = np.int64(1)
 
-# Below: the plain loops; nothing to prepare, and a few rows are a matter of memory.
-FEWEST_ROWS = 4
-PLAIN_BELOW = 4096  # multiply-adds
+PLAIN_BELOW = 4096  # multiply-adds: the plain loops; nothing to prepare
 
-# Rows from which it pays to copy each slice, so that it is aligned and in one piece.
-COPY_FROM = 32
-
+MANY_ROWS = 40
 SLICE = 132  # terms, at most: 33 KB of 48
 MOST_BLOCKS = 128  # whose sums are kept: 192 KB
+# Of few rows: terms, and panels, whose rows of float32 are a page.
+SHORT_SLICE = 16
+MOST_PANELS = 16
 
 
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2  # the products of the table
@@ -61,22 +71,47 @@ def _sizes(form, samples, inputs, outputs):
 
 
 @jitable
-def prepare(form, samples, inputs, outputs, itemsize):
-    """(tasks, work): as `linear_tiled` counts them; no tasks where the plain loop serves."""
-    rows, terms, columns = _sizes(form, samples, inputs, outputs)
-    if rows < FEWEST_ROWS or rows * terms * columns < PLAIN_BELOW:
-        return 0, 0
-    panel = SAMPLE_VECTORS * VECTOR_BYTES // itemsize
-    deep = ceil_div(rows, SAMPLE_ROWS)
-    # A slice, the sums of blocks, the bias of a panel; the last rows as a whole block.
-    lines = _slice(terms) + min(deep, MOST_BLOCKS) * SAMPLE_ROWS + 1
-    return deep * ceil_div(columns, panel), lines * panel + SAMPLE_ROWS * terms
+def _blocks(rows, columns, lanes):
+    """(rows of a block, blocks, how many of them are of `FEW_SAMPLE_ROWS`): the last ones.
+
+    Rows that the last block lacks are better taken from it in this way.
+    """
+    tall = np.int64(NARROW_SAMPLE_ROWS if columns <= lanes else SAMPLE_ROWS)
+    deep = ceil_div(rows, tall)
+    return tall, deep, min(deep, (deep * tall - rows) // (tall - FEW_SAMPLE_ROWS))
 
 
 @jitable
-def _slice(terms):
-    """Terms of a slice: they are of one length, but for the last."""
-    return ceil_div(terms, max(1, ceil_div(terms, SLICE)))
+def _few_rows(form, rows):
+    """dy^T is transposed in any case."""
+    return rows < MANY_ROWS and form != BACKWARD_INPUT
+
+
+@jitable
+def _part(form, rows, terms, panels, deep):
+    """(terms, panels, blocks) that are worked on in one go; slices but for the last are of one length."""
+    if _few_rows(form, rows):
+        most, most_panels, most_blocks = SHORT_SLICE, min(panels, MOST_PANELS), deep
+    else:
+        most, most_panels, most_blocks = SLICE, 1, min(deep, MOST_BLOCKS)
+    return ceil_div(terms, max(1, ceil_div(terms, most))), most_panels, most_blocks
+
+
+@jitable
+def prepare(form, samples, inputs, outputs, itemsize):
+    """(tasks, work): as `linear_tiled` counts them; no tasks where the plain loop serves."""
+    rows, terms, columns = _sizes(form, samples, inputs, outputs)
+    if rows * terms * columns < PLAIN_BELOW:
+        return 0, 0
+    lanes = VECTOR_BYTES // itemsize
+    panel = SAMPLE_VECTORS * lanes
+    tall, deep, _ = _blocks(rows, columns, lanes)
+    panels = ceil_div(columns, panel)
+    tasks = panels if _few_rows(form, rows) else deep * panels
+    slice_terms, most_panels, most_blocks = _part(form, rows, terms, panels, deep)
+    # A slice, for each panel the bias and the sums of blocks; the last rows as a whole block.
+    lines = slice_terms + most_panels * (1 + most_blocks * tall)
+    return tasks, lines * panel + tall * terms
 
 
 @jitable
@@ -120,7 +155,7 @@ def transpose(zero, source, source_step, rows, columns, target, target_step, wri
 @block
 def _tiles(
     zero, a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, y, y_step,
-    height, width, turned,
+    height, width, tall, turned,
 ):  # fmt: skip
     """A block of rows by a panel: the widest tiles that keep the registers busy.
 
@@ -130,12 +165,17 @@ def _tiles(
     first, few = 0, height <= FEW_SAMPLE_ROWS
     while first < width:
         wide, along = width - first, _U(first) * size
-        nv = 2 if wide > lanes else 1
-        if REGISTERS == 32 and wide > 3 * lanes:
+        nv = 1 if tall == NARROW_SAMPLE_ROWS else 2
+        if wide > 2 * lanes and (REGISTERS == 32 or height == 1):
             nv = 4
         at, more = b + along, bias + along if bias else bias
         to = _U(0) if turned or not y else y + along
-        if nv == 4 and few:
+        if nv == 4 and height == 1:
+            tiles.samples_1x4(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        elif nv == 4 and few:
             tiles.samples_4x4(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
@@ -161,7 +201,7 @@ def _tiles(
                 y_step, height, wide,
             )  # fmt: skip
         else:
-            tiles.samples_6x1(
+            tiles.samples_12x1(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
             )  # fmt: skip
@@ -169,7 +209,7 @@ def _tiles(
         if turned and y:
             to = y + _U(first) * y_step
             transpose(zero, sums, row, height, min(wide, nv * lanes), to, y_step, height)
-        sums += _U(SAMPLE_ROWS) * row
+        sums += _U(tall) * row
         first += nv * lanes
 
 
@@ -189,69 +229,82 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
     elif form == BACKWARD_WEIGHT:
         a_step, a_term = size, _U(rows) * size
     b_step, y_step = _U(terms if turned else columns) * size, _U(rows if turned else columns) * size
-    panel, block_row, space = (
-        np.int64(panel_row // size),
-        _U(SAMPLE_ROWS) * size,
-        _U(work.ctypes.data),
+    panel, few_rows = np.int64(panel_row // size), _few_rows(form, rows)
+    use_packed = packed.size > 0 and not few_rows
+    tall, deep, fours = _blocks(rows, columns, panel // SAMPLE_VECTORS)
+    slice_terms, most_panels, most_blocks = _part(
+        form, rows, terms, ceil_div(columns, panel), deep
     )
-    deep, slice_terms = ceil_div(rows, _ROWS), _slice(terms)
-    sums = space + _U(slice_terms) * panel_row
-    own_bias = sums + _U(min(deep, MOST_BLOCKS) * SAMPLE_ROWS) * panel_row
-    rest = own_bias + panel_row  # the last rows as a whole block, [term][row]
-    has_rest = False
+    own_b, has_rest = _U(work.ctypes.data), False
+    own_bias = own_b + _U(slice_terms) * panel_row
+    sums = own_bias + _U(most_panels) * panel_row
+    rest = sums + _U(most_panels * most_blocks * tall) * panel_row  # a whole block, [term][row]
     task = first
     while task < last:
-        number, part = divmod(task, deep)
-        blocks = min(min(last - task, deep - part), MOST_BLOCKS)
-        task += blocks
-        column = number * panel
-        width, along = min(panel, columns - column), _U(column) * size
-        copied = not packed.size and (turned or width < panel or rows >= COPY_FROM)
+        if few_rows:
+            number, part, blocks, panels = task, 0, deep, min(last - task, most_panels)
+            task += panels
+        else:
+            number, part, panels = task // deep, task % deep, 1
+            blocks = min(min(last - task, deep - part), most_blocks)
+            task += blocks
         offset = none
         if bias.size:
             offset = own_bias
-            at = _U(bias.ctypes.data) + along
-            copy_matrix(zero, at, none, _ONE, width, offset, none, panel)
+            at, width = _U(bias.ctypes.data) + _U(number) * panel_row, panels * panel
+            width_here = min(width, columns - number * panel)
+            copy_matrix(zero, at, none, _ONE, width_here, offset, none, width)
         for start in range(0, terms, slice_terms):
             count = min(slice_terms, terms - start)
-            part_of_b, step, following = space, panel_row, none
-            if packed.size:
-                part_of_b = _U(packed.ctypes.data) + _U(number * terms + start) * panel_row
-            elif turned:
-                at = from_b + _U(column) * b_step + _U(start) * size
-                transpose(zero, at, b_step, width, count, space, panel_row, panel)
-            else:
-                at = from_b + _U(start) * b_step + along
-                if copied:
-                    copy_matrix(zero, at, b_step, count, width, space, panel_row, panel)
-                    if start + count < terms:
-                        following = at + _U(count) * b_step
+            for k in range(panels):
+                column = (number + k) * panel
+                width, along = min(panel, columns - column), _U(column) * size
+                part_of_b, step, following = own_b, panel_row, none
+                if use_packed:
+                    part_of_b = _U(packed.ctypes.data) + _U((number + k) * terms + start) * panel_row
+                    following = part_of_b + _U(count) * panel_row
+                elif turned:
+                    at = from_b + _U(column) * b_step + _U(start) * size
+                    transpose(zero, at, b_step, width, count, own_b, panel_row, panel)
                 else:
-                    part_of_b, step = at, b_step
-            for block_number in range(blocks):
-                row = (part + block_number) * SAMPLE_ROWS
-                height = min(SAMPLE_ROWS, rows - row)
-                at, row_step, term_step = from_a + _U(row) * a_step, a_step, a_term
-                if height < SAMPLE_ROWS and height != FEW_SAMPLE_ROWS:
-                    if not has_rest and a_term == size:
-                        transpose(zero, at, a_step, height, terms, rest, block_row, _ROWS)
-                    elif not has_rest:
-                        copy_matrix(zero, at, a_term, terms, height, rest, block_row, _ROWS)
-                    has_rest = True
-                    at, row_step, term_step = rest, size, block_row
-                at += _U(start) * term_step
-                ahead, ahead_step = at, none
-                if following and block_number < SAMPLE_VECTORS:
-                    ahead, ahead_step = following + _U(block_number * VECTOR_BYTES), b_step
-                to = none
-                if start + count == terms:
-                    to = _U(y.ctypes.data) + _U(row) * (size if turned else y_step)
-                    to += _U(column) * (y_step if turned else size)
-                _tiles(
-                    zero, at, row_step, term_step, part_of_b, step, count, ahead, ahead_step,
-                    sums + _U(block_number * SAMPLE_ROWS) * panel_row, start == 0, offset, to, y_step,
-                    height, width, turned,
-                )  # fmt: skip
+                    at = from_b + _U(start) * b_step + along
+                    if not few_rows or width < panel:
+                        copy_matrix(zero, at, b_step, count, width, own_b, panel_row, panel)
+                        if start + count < terms:
+                            following = at + _U(count) * b_step
+                    else:
+                        part_of_b, step = at, b_step
+                for j in range(blocks):
+                    smaller = part + j - (deep - fours)  # blocks, before this one
+                    row = (part + j) * tall - max(0, smaller) * (tall - FEW_SAMPLE_ROWS)
+                    usual = tall if smaller < 0 else np.int64(FEW_SAMPLE_ROWS)
+                    height = min(usual, rows - row)
+                    at, row_step, term_step = from_a + _U(row) * a_step, a_step, a_term
+                    if height == 1:
+                        row_step = none
+                    elif height < usual:
+                        block_row = _U(usual) * size
+                        if not has_rest and a_term == size:
+                            transpose(zero, at, a_step, height, terms, rest, block_row, usual)
+                        elif not has_rest:
+                            copy_matrix(zero, at, a_term, terms, height, rest, block_row, usual)
+                        has_rest = True
+                        at, row_step, term_step = rest, size, block_row
+                    at += _U(start) * term_step
+                    ahead, ahead_step = at, none
+                    if following and j < SAMPLE_VECTORS:
+                        ahead = following + _U(j * VECTOR_BYTES)
+                        ahead_step = panel_row if use_packed else b_step
+                    to = none
+                    if start + count == terms:
+                        to = _U(y.ctypes.data) + _U(row) * (size if turned else y_step)
+                        to += _U(column) * (y_step if turned else size)
+                    _tiles(
+                        zero, at, row_step, term_step, part_of_b, step, count, ahead, ahead_step,
+                        sums + _U((k * blocks + j) * tall) * panel_row, start == 0,
+                        offset + _U(k) * panel_row if offset else offset, to, y_step, height, width,
+                        tall, turned,
+                    )  # fmt: skip
 
 
 @kernel

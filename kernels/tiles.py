@@ -66,8 +66,8 @@ FEW_PIXEL_ROWS = PIXEL_ROWS // 2
 # Rows of a tile of three vectors; tiles of half as many rows have four, of one row eight.
 CHANNEL_ROWS = 8 if REGISTERS == 32 else 4
 FEW_CHANNEL_ROWS = CHANNEL_ROWS // 2
-# Of a dense layer's tile, by four vectors (32 registers), two or one; the last rows by 4.
-SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 4
+# Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows; a single one by four.
+SAMPLE_ROWS, NARROW_SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 12, 4
 SAMPLE_VECTORS = 4  # of a panel
 # Rows of a tile of output rows of one image, two or three vectors wide.
 STACKED_ROWS = 8 if REGISTERS == 32 else 4
@@ -188,10 +188,11 @@ def _sample_rows(mr, nv):
 
 samples_6x4 = _sample_rows(SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
 samples_6x2 = _sample_rows(SAMPLE_ROWS, 2)
-samples_6x1 = _sample_rows(SAMPLE_ROWS, 1)
+samples_12x1 = _sample_rows(NARROW_SAMPLE_ROWS, 1)
 samples_4x4 = _sample_rows(FEW_SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
 samples_4x2 = _sample_rows(FEW_SAMPLE_ROWS, 2)
 samples_4x1 = _sample_rows(FEW_SAMPLE_ROWS, 1)
+samples_1x4 = _sample_rows(1, SAMPLE_VECTORS)
 
 
 def _tap_rows(mr, nv):

@@ -10,7 +10,7 @@ import numpy as np
 from loopnest import activation as activations
 from loopnest import backend, checks, direct, packing, scratch, threads
 
-_LINEAR = direct.Op("rrro")
+_LINEAR = direct.Op("rrrro")
 
 
 def _operands(op: str, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -76,12 +76,15 @@ def linear(
     >>> ln.linear(np.array([1.0, 2.0]), np.array([[0.5], [0.25]]), np.array([1.0]))
     array([2.])
     """
-    known = _LINEAR.call(x, weight, bias, out, activation, backend.kernels, threads.SERIAL_BELOW)
+    packed = None
+    if type(weight) is packing.PackedWeight and weight.ndim == 2:
+        weight, packed = weight.weight, weight.packed()
+    given = x, weight, packed, bias
+    known = _LINEAR.call(*given, out, activation, backend.kernels, threads.SERIAL_BELOW)
     if known is not None:
         return known
     op = "linear"
-    given = x, weight, bias
-    weight, handle = packing.unpack(op, weight, 2)
+    weight, _ = packing.unpack(op, weight, 2)
     x, weight = _operands(op, x, weight)
     if bias is not None:
         bias = checks.array(op, "bias", bias, 1)
@@ -89,9 +92,9 @@ def linear(
     dtype = checks.same_dtype(op, x=x, weight=weight, bias=bias)
     activate = activations.in_place(op, activation)
     y = checks.output(op, out, (*x.shape[:-1], weight.shape[1]), dtype, (*given, x, weight, bias))
-    if bias is None:
-        bias = np.empty(0, dtype)
-    calls = [_multiply(_rows(x), weight, handle, bias, _rows(y))]
+    none = np.empty(0, dtype)
+    bias = none if bias is None else bias
+    calls = [_multiply(_rows(x), weight, none if packed is None else packed, bias, _rows(y))]
     if activate is not None:
         calls.append(activate(y))
     options = activation, backend.kernels, threads.SERIAL_BELOW
@@ -102,7 +105,7 @@ def linear(
 def _multiply(
     x: np.ndarray,
     weight: np.ndarray,
-    handle: packing.PackedWeight | None,
+    packed: np.ndarray,
     bias: np.ndarray,
     y: np.ndarray,
 ) -> direct.Call | None:
@@ -117,7 +120,6 @@ def _multiply(
             return direct.serial(multiply_adds, plain, x, weight, bias, 0, samples, y)
         threads.split(lambda a, b: plain(x, weight, bias, a, b, y), samples, multiply_adds)
         return None
-    packed = np.empty(0, x.dtype) if handle is None else handle.packed()
     if direct.small(multiply_adds / 16, work_size * x.itemsize):
         operands = x, weight, bias, packed, form, 0, tasks, direct.Space(work_size, x.dtype), y
         return direct.serial(multiply_adds / 16, tiled.linear_tiled, *operands)

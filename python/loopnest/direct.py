@@ -35,7 +35,7 @@ except ImportError:  # the package works as well without, the small calls slower
     _Op = None
 
 # Bytes of work space of a small call: so much comes from malloc without page faults.
-MOST_SPACE = 1 << 16
+MOST_SPACE = 1 << 18
 
 # Work (see `threads.split`) from which a plan lets other Python threads run: some microseconds.
 _RELEASE_FROM = 1 << 16
@@ -59,7 +59,7 @@ class Call(NamedTuple):
 
 def small(work: float, space: int = 0) -> bool:
     """Whether a call of so much work and so many bytes of work space is left to `serial`."""
-    return work < threads.SERIAL_BELOW and space <= MOST_SPACE
+    return threads.serial(work) and space <= MOST_SPACE
 
 
 def serial(work: float, kernel: Any, *arguments: Any) -> Call:
@@ -122,7 +122,8 @@ class Op:
                 return
             forms.append(form)
         work = sum(call.work for call in calls if call is not None)
-        made.keep(arguments, output, tuple(forms), total, work >= _RELEASE_FROM, kept)
+        release, alone = work >= _RELEASE_FROM, work >= threads.SERIAL_BELOW
+        made.keep(arguments, output, tuple(forms), total, release, alone, kept)
 
 
 def _address(array: np.ndarray) -> int:

@@ -23,6 +23,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+try:
+    from loopnest._direct import set_one_thread as _set_one_thread
+except ImportError:  # who else would want to know
+
+    def _set_one_thread(yes: bool, /) -> None: ...
+
+
 # Below this much work, in elementary operations of very roughly a nanosecond for eight, a
 # second thread cannot pay: it may take 50 us until it comes.
 SERIAL_BELOW = 2_000_000
@@ -69,13 +76,11 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         ``n`` is no integer, or below 1.
     """
-    global _count
-    _count = _positive("set_num_threads", n)
+    _set_count(_positive("set_num_threads", n))
 
 
 def get_num_threads() -> int:
     """Number of threads that one call may use."""
-    global _count
     if _count is None:
         text = os.environ.get("LOOPNEST_NUM_THREADS", "")
         try:
@@ -84,8 +89,20 @@ def get_num_threads() -> int:
             raise ValueError(
                 f"LOOPNEST_NUM_THREADS: n is {text!r}; accepted: an integer of at least 1"
             ) from None
-        _count = _positive("LOOPNEST_NUM_THREADS", value)
+        _set_count(_positive("LOOPNEST_NUM_THREADS", value))
+    assert _count is not None
     return _count
+
+
+def _set_count(count: int) -> None:
+    global _count
+    _count = count
+    _set_one_thread(count == 1)
+
+
+def serial(work: float) -> bool:
+    """Whether a call of so much work (see `split`) is left to one thread."""
+    return work < SERIAL_BELOW or get_num_threads() == 1
 
 
 class _PlainSemaphore(threading.Semaphore):
@@ -251,7 +268,7 @@ def split(function: Callable[[int, int], object], items: int, work: float) -> No
     when this returns or raises; an error in one does not keep the others from running.
     """
     global _helpers
-    if work < SERIAL_BELOW or items < 2 or get_num_threads() == 1 or sys.is_finalizing():
+    if items < 2 or serial(work) or sys.is_finalizing():
         function(0, items)
         return
     threads = min(get_num_threads(), items)
