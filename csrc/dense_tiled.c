@@ -4,12 +4,11 @@
 #ifndef LN_DENSE_TILED_H
 #define LN_DENSE_TILED_H
 #define DENSE_PANEL (SAMPLE_VECTORS * WIDEST_VECTOR / REAL_BYTES)
-#define MANY_ROWS 40
 #define SLICE 132 /* terms, at most: 33 KB of 48 */
+#define SHORT_SLICE 48 /* of few rows */
+#define MANY_ROWS 40
 #define MOST_BLOCKS 128 /* whose sums are kept: 192 KB */
-/* Of few rows: terms, and panels, whose rows of float32 are a page. */
-#define SHORT_SLICE 16
-#define MOST_PANELS 16
+#define MOST_PANELS 16 /* in one go: a page of float32, of each row of B */
 #endif
 
 /* One product, out[r][c] = sum over t of A[r][t] B[t][c]. */
@@ -25,7 +24,6 @@ typedef struct {
 
 /* How a product is cut. */
 typedef struct {
-    int few_rows;
     int64_t tall, deep, fours; /* rows of a block, blocks, how many of them are of FEW_SAMPLE_ROWS */
     int64_t panels, slice_terms;
     int64_t most_panels, most_blocks; /* that are worked on in one go */
@@ -34,14 +32,20 @@ typedef struct {
 static F(dense_cut) F(cut_of)(const F(dense) *p)
 {
     F(dense_cut) c = {0};
-    c.few_rows = p->rows < MANY_ROWS && !p->turned;
     c.tall = p->columns <= LANES ? NARROW_SAMPLE_ROWS : SAMPLE_ROWS;
     c.deep = ceil_div(p->rows, c.tall);
     c.fours = least(c.deep, (c.deep * c.tall - p->rows) / (c.tall - FEW_SAMPLE_ROWS));
     c.panels = ceil_div(p->columns, DENSE_PANEL);
-    c.slice_terms = ceil_div(p->terms, ceil_div(p->terms, c.few_rows ? SHORT_SLICE : SLICE) + !p->terms);
-    c.most_panels = c.few_rows ? least(c.panels, MOST_PANELS) : 1;
-    c.most_blocks = c.few_rows ? c.deep : least(c.deep, MOST_BLOCKS);
+    c.most_blocks = least(c.deep, MOST_BLOCKS);
+    c.most_panels = 1;
+    int64_t most = SLICE;
+    if (!p->turned && !p->packed) {
+        c.most_panels = least(c.panels, least(MOST_PANELS, MOST_BLOCKS / (c.deep + !c.deep)));
+        c.most_panels += !c.most_panels;
+        if (p->rows < MANY_ROWS)
+            most = SHORT_SLICE;
+    }
+    c.slice_terms = ceil_div(p->terms, ceil_div(p->terms, most) + !p->terms);
     return c;
 }
 
@@ -90,7 +94,7 @@ void OP(linear_plan)(int64_t form, int64_t samples, int64_t inputs, int64_t outp
     if (samples * inputs * outputs < PLAIN_BELOW || !LN_FAST_FMA)
         return;
     F(dense_cut) c = F(cut_of)(&d);
-    p->tasks = c.few_rows ? c.panels : c.deep * c.panels;
+    p->tasks = c.deep * c.panels;
     p->work = (c.slice_terms + c.most_panels * (1 + c.most_blocks * c.tall)) * DENSE_PANEL + c.tall * d.terms;
 }
 
@@ -98,7 +102,8 @@ void OP(linear_plan)(int64_t form, int64_t samples, int64_t inputs, int64_t outp
 static void F(tiles_of_block)(const F(dense) *p, const real *a, int64_t a_step, int64_t a_term,
                               const real *b, int64_t b_step, int64_t count, const real *ahead,
                               int64_t ahead_step, real *sums, int starts, int ends, const real *bias,
-                              int64_t row, int64_t column, int64_t height, int64_t width, int64_t tall)
+                              int64_t row, int64_t column, int64_t height, int64_t width, int64_t tall,
+                              real *copy)
 {
     int64_t step = p->turned ? p->rows : p->columns, nv;
     int few = height <= FEW_SAMPLE_ROWS;
@@ -115,6 +120,9 @@ static void F(tiles_of_block)(const F(dense) *p, const real *a, int64_t a_step, 
         if (nv == 4 && height == 1)
             CALL(1, 4);
 #if LN_REGISTERS == 32
+        else if (copy)
+            F(samples_6x4_copying)(a, a_step, a_term, b, b_step, count, copy, sums, starts, more, y, step,
+                                   height, wide);
         else if (nv == 4 && few)
             CALL(4, 4);
         else if (nv == 4)
@@ -136,24 +144,21 @@ static void F(tiles_of_block)(const F(dense) *p, const real *a, int64_t a_step, 
     }
 }
 
-/* Tasks [first, last): as the cut has it, panels or blocks of panels. */
+/* Tasks [first, last): for each panel of columns one for each block of rows. */
 static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, real *work)
 {
     F(dense_cut) c = F(cut_of)(p);
     int64_t panel = DENSE_PANEL;
-    real *own = work, *own_bias = own + c.slice_terms * panel, *sums = own_bias + c.most_panels * panel;
+    real *own = work, *own_bias = own + (p->packed ? 0 : c.slice_terms * panel);
+    real *sums = own_bias + c.most_panels * panel;
     real *rest = sums + c.most_panels * c.most_blocks * c.tall * panel; /* a whole block, [term][row] */
-    int has_rest = 0, packed = p->packed && !c.few_rows;
+    int has_rest = 0;
     while (first < last) {
-        int64_t number = first, part = 0, blocks = c.deep, panels = 1;
-        if (c.few_rows) {
-            panels = least(last - first, c.most_panels);
-            first += panels;
-        } else {
-            number = first / c.deep, part = first % c.deep;
-            blocks = least(least(last - first, c.deep - part), c.most_blocks);
-            first += blocks;
-        }
+        int64_t number = first / c.deep, part = first % c.deep, panels = 1;
+        int64_t blocks = least(least(last - first, c.deep - part), c.most_blocks);
+        if (blocks == c.deep)
+            panels = least((last - first) / c.deep, c.most_panels);
+        first += panels * blocks;
         if (p->bias) {
             int64_t width = least(panels * panel, p->columns - number * panel);
             F(copy_matrix)(p->bias + number * panel, 0, 1, width, own_bias, panels * panel);
@@ -162,21 +167,26 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
             for (int64_t k = 0; k < panels; k++) {
                 int64_t count = least(c.slice_terms, p->terms - start), step = panel, next_step = panel;
                 int64_t column = (number + k) * panel, width = least(panel, p->columns - column);
-                const real *slice = own, *next = NULL;
-                if (packed) {
+                const real *from = p->b + start * p->columns + column, *slice = own, *next = NULL;
+                int copying = 0; /* as the first block reads it */
+                if (p->packed) {
                     slice = p->packed + ((number + k) * p->terms + start) * panel;
                     next = slice + count * panel;
                 } else if (p->turned) {
                     F(copy_transposed)(p->b + column * p->terms + start, p->terms, width, count, own, panel, 1);
                 } else {
-                    const real *from = p->b + start * p->columns + column;
-                    if (!c.few_rows || width < panel) {
-                        F(copy_matrix)(from, p->columns, count, width, own, panel);
-                        next = start + count < p->terms ? from + count * p->columns : NULL;
-                        next_step = p->columns;
-                    } else {
+                    copying = LN_REGISTERS == 32 && width == panel && blocks > 1 && part < c.deep - c.fours;
+                    if (p->rows < MANY_ROWS && width == panel && !copying) {
                         slice = from;
                         step = p->columns;
+                    } else {
+                        if (k + 1 < panels)
+                            next = from + panel;
+                        else if (start + count < p->terms)
+                            next = from + count * p->columns - k * panel;
+                        next_step = p->columns;
+                        if (!copying)
+                            F(copy_matrix)(from, p->columns, count, width, own, panel);
                     }
                 }
                 for (int64_t j = 0; j < blocks; j++) {
@@ -198,12 +208,14 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
                         a_step = 1;
                         a_term = usual;
                     }
-                    int fetch = next && j < SAMPLE_VECTORS;
-                    F(tiles_of_block)(p, a, a_step, a_term, slice, step, count,
-                                      fetch ? next + j * LANES : a, fetch ? next_step : 0,
+                    int copies = copying && j == 0;
+                    int64_t line = j - copying;
+                    int fetch = next && line >= 0 && line < SAMPLE_VECTORS;
+                    F(tiles_of_block)(p, a, a_step, a_term, copies ? from : slice,
+                                      copies ? p->columns : step, count, fetch ? next + line * LANES : a, fetch ? next_step : 0,
                                       sums + (k * blocks + j) * c.tall * panel, start == 0,
                                       start + count == p->terms, p->bias ? own_bias + k * panel : NULL,
-                                      row, column, height, width, c.tall);
+                                      row, column, height, width, c.tall, copies ? own : NULL);
                 }
             }
     }

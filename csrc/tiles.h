@@ -28,6 +28,7 @@
 #define NARROW_SAMPLE_ROWS 12
 #define FEW_SAMPLE_ROWS 4
 #define SAMPLE_VECTORS 4
+#define SAMPLES_AHEAD 8
 /* Filters of a panel of packed weights: the same in each set that can be chosen at run time. */
 #if LN_X86
 #define WIDEST_VECTOR 64
@@ -231,11 +232,12 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
 /* For dense layers, some of the terms at a time: numbers of A are a_step apart, terms of it a_term, B's
  * b_step. Between first and last call the tile is in `sums`; the last one adds a bias along the
  * columns and writes y, or leaves the tile there where y is NULL. The number at `ahead`, ahead_step
- * further with each term, is asked for. */
+ * further with each term, is asked for; or, if `copy` is not NULL, what is read of B is copied there
+ * in one piece, and B is asked for SAMPLES_AHEAD terms early. */
 PIECE void F(sample_rows)(const real *a, int64_t a_step, int64_t a_term, const real *b, int64_t b_step,
                           int64_t count, const real *ahead, int64_t ahead_step, real *sums,
                           int starts, const real *bias, real *y, int64_t y_step, int64_t height,
-                          int64_t width, int mr, int nv)
+                          int64_t width, real *copy, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
     if (!starts) {
@@ -243,7 +245,16 @@ PIECE void F(sample_rows)(const real *a, int64_t a_step, int64_t a_term, const r
     }
     for (int64_t t = 0; t < count; t++) {
         F(multiply_add)(acc, a, a_step, b, mr, nv);
-        __builtin_prefetch(ahead, 0, 2);
+        if (copy) {
+            UNROLL for (int j = 0; j < nv; j++)
+            {
+                F(store)(copy + j * LANES, F(load)(b + j * LANES));
+                __builtin_prefetch((const char *)b + SAMPLES_AHEAD * (uintptr_t)b_step * sizeof *b + j * LN_VECTOR_BYTES, 0, 3);
+            }
+            copy += nv * LANES;
+        } else {
+            __builtin_prefetch(ahead, 0, 2);
+        }
         a += a_term;
         b += b_step;
         ahead = (const real *)((uintptr_t)ahead + (uintptr_t)ahead_step * sizeof(real));
@@ -345,11 +356,18 @@ TAP_TILE(narrow, 1)
                                        int64_t width) \
     { \
         F(sample_rows)(a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, \
-                       y, y_step, height, width, mr, nv); \
+                       y, y_step, height, width, NULL, mr, nv); \
     }
 #if LN_REGISTERS == 32
 SAMPLE_TILE(6, 4)
 SAMPLE_TILE(4, 4)
+static void F(samples_6x4_copying)(const real *a, int64_t a_step, int64_t a_term, const real *b,
+                                   int64_t b_step, int64_t count, real *copy, real *sums, int starts,
+                                   const real *bias, real *y, int64_t y_step, int64_t height, int64_t width)
+{
+    F(sample_rows)(a, a_step, a_term, b, b_step, count, NULL, 0, sums, starts, bias, y, y_step, height,
+                   width, copy, SAMPLE_ROWS, SAMPLE_VECTORS);
+}
 #endif
 SAMPLE_TILE(6, 2)
 SAMPLE_TILE(4, 2)

@@ -11,13 +11,14 @@ One product serves all three: out[r][c] = sum over t of A[r][t] B[t][c], in the 
 A tile reads A number by number, so A may lie in any order and is used as it is: a weight, the
 largest of the matrices, is never transposed. B's columns are the lanes. A panel is four vectors of
 columns, [term][column]; those of dy^T are samples, so most batches read the weight once. The work is
-a range of tasks, and goes one of two ways, in both by slices of the terms; in between, sums are kept
-in memory, which leaves the bits as they are.
+a range of tasks, for each panel one for each block of rows.
 
-``many rows``  A panel is used by many blocks of rows, so its slices stay in L1, copied there: aligned
-               and in one piece. A task is a block of a panel.
-``few rows``   Each number of B is used once or so: a matter of memory. Slices are short and go
-               across many panels, so that B is read in long runs as it lies. A task is a panel.
+Work goes by slices of the terms; in between, each block's sums are kept in memory, which leaves the
+bits as they are. Many blocks use a slice of a panel, so it stays in L1, copied there by the first of
+them: aligned and in one piece. And the same slice goes across many panels before the next one, so
+that B, often the largest of all and far away, is read in long runs as it lies. With few rows all is
+a matter of reading B: a single block uses it where it is, slices are shorter and thus runs longer.
+Packed weights lie in the order of panels, and are used so.
 
 The twin is csrc/dense_tiled.c.
 """
@@ -49,12 +50,10 @@ _ONE = np.int64(1)
 
 PLAIN_BELOW = 4096  # multiply-adds: the plain loops; nothing to prepare
 
+SLICE, SHORT_SLICE = 132, 48  # terms, at most: 33 KB of 48; of few rows
 MANY_ROWS = 40
-SLICE = 132  # terms, at most: 33 KB of 48
 MOST_BLOCKS = 128  # whose sums are kept: 192 KB
-# Of few rows: terms, and panels, whose rows of float32 are a page.
-SHORT_SLICE = 16
-MOST_PANELS = 16
+MOST_PANELS = 16  # in one go: a page of float32, of each row of B
 
 
 FORWARD, BACKWARD_INPUT, BACKWARD_WEIGHT = 0, 1, 2  # the products of the table
@@ -76,25 +75,20 @@ def _blocks(rows, columns, lanes):
 
     Rows that the last block lacks are better taken from it in this way.
     """
-    tall = np.int64(NARROW_SAMPLE_ROWS if columns <= lanes else SAMPLE_ROWS)
+    tall = NARROW_SAMPLE_ROWS if columns <= lanes else SAMPLE_ROWS
     deep = ceil_div(rows, tall)
     return tall, deep, min(deep, (deep * tall - rows) // (tall - FEW_SAMPLE_ROWS))
 
 
 @jitable
-def _few_rows(form, rows):
-    """dy^T is transposed in any case."""
-    return rows < MANY_ROWS and form != BACKWARD_INPUT
-
-
-@jitable
-def _part(form, rows, terms, panels, deep):
+def _part(form, rows, terms, panels, deep, packed):
     """(terms, panels, blocks) that are worked on in one go; slices but for the last are of one length."""
-    if _few_rows(form, rows):
-        most, most_panels, most_blocks = SHORT_SLICE, min(panels, MOST_PANELS), deep
-    else:
-        most, most_panels, most_blocks = SLICE, 1, min(deep, MOST_BLOCKS)
-    return ceil_div(terms, max(1, ceil_div(terms, most))), most_panels, most_blocks
+    most, most_panels = SLICE, 1
+    if form != BACKWARD_INPUT and not packed:
+        most_panels = max(1, min(panels, min(MOST_PANELS, MOST_BLOCKS // max(1, deep))))
+        if rows < MANY_ROWS:
+            most = SHORT_SLICE
+    return ceil_div(terms, max(1, ceil_div(terms, most))), most_panels, min(deep, MOST_BLOCKS)
 
 
 @jitable
@@ -107,11 +101,10 @@ def prepare(form, samples, inputs, outputs, itemsize):
     panel = SAMPLE_VECTORS * lanes
     tall, deep, _ = _blocks(rows, columns, lanes)
     panels = ceil_div(columns, panel)
-    tasks = panels if _few_rows(form, rows) else deep * panels
-    slice_terms, most_panels, most_blocks = _part(form, rows, terms, panels, deep)
+    slice_terms, most_panels, most_blocks = _part(form, rows, terms, panels, deep, False)
     # A slice, for each panel the bias and the sums of blocks; the last rows as a whole block.
     lines = slice_terms + most_panels * (1 + most_blocks * tall)
-    return tasks, lines * panel + tall * terms
+    return deep * panels, lines * panel + tall * terms
 
 
 @jitable
@@ -154,7 +147,7 @@ def transpose(zero, source, source_step, rows, columns, target, target_step, wri
 
 @block
 def _tiles(
-    zero, a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, y, y_step,
+    zero, a, a_step, a_term, b, b_step, count, copy, ahead, ahead_step, sums, starts, bias, y, y_step,
     height, width, tall, turned,
 ):  # fmt: skip
     """A block of rows by a panel: the widest tiles that keep the registers busy.
@@ -174,6 +167,11 @@ def _tiles(
             tiles.samples_1x4(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
+            )  # fmt: skip
+        elif nv == 4 and copy:
+            tiles.samples_6x4_copying(
+                zero, a, a_step, a_term, at, b_step, count, copy, sums, starts, more, to, y_step, height,
+                wide,
             )  # fmt: skip
         elif nv == 4 and few:
             tiles.samples_4x4(
@@ -229,25 +227,22 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
     elif form == BACKWARD_WEIGHT:
         a_step, a_term = size, _U(rows) * size
     b_step, y_step = _U(terms if turned else columns) * size, _U(rows if turned else columns) * size
-    panel, few_rows = np.int64(panel_row // size), _few_rows(form, rows)
-    use_packed = packed.size > 0 and not few_rows
+    panel = np.int64(panel_row // size)
     tall, deep, fours = _blocks(rows, columns, panel // SAMPLE_VECTORS)
     slice_terms, most_panels, most_blocks = _part(
-        form, rows, terms, ceil_div(columns, panel), deep
+        form, rows, terms, ceil_div(columns, panel), deep, packed.size > 0
     )
     own_b, has_rest = _U(work.ctypes.data), False
-    own_bias = own_b + _U(slice_terms) * panel_row
+    own_bias = own_b + _U(0 if packed.size else slice_terms) * panel_row
     sums = own_bias + _U(most_panels) * panel_row
     rest = sums + _U(most_panels * most_blocks * tall) * panel_row  # a whole block, [term][row]
     task = first
     while task < last:
-        if few_rows:
-            number, part, blocks, panels = task, 0, deep, min(last - task, most_panels)
-            task += panels
-        else:
-            number, part, panels = task // deep, task % deep, 1
-            blocks = min(min(last - task, deep - part), most_blocks)
-            task += blocks
+        number, part, panels = task // deep, task % deep, 1
+        blocks = min(min(last - task, deep - part), most_blocks)
+        if blocks == deep:
+            panels = min((last - task) // deep, most_panels)
+        task += panels * blocks
         offset = none
         if bias.size:
             offset = own_bias
@@ -260,24 +255,35 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
                 column = (number + k) * panel
                 width, along = min(panel, columns - column), _U(column) * size
                 part_of_b, step, following = own_b, panel_row, none
-                if use_packed:
-                    part_of_b = _U(packed.ctypes.data) + _U((number + k) * terms + start) * panel_row
+                copying = False  # as the first block reads it
+                from_here = from_b + _U(start) * b_step + along
+                if packed.size:
+                    part_of_b = (
+                        _U(packed.ctypes.data) + _U((number + k) * terms + start) * panel_row
+                    )
                     following = part_of_b + _U(count) * panel_row
                 elif turned:
                     at = from_b + _U(column) * b_step + _U(start) * size
                     transpose(zero, at, b_step, width, count, own_b, panel_row, panel)
                 else:
-                    at = from_b + _U(start) * b_step + along
-                    if not few_rows or width < panel:
-                        copy_matrix(zero, at, b_step, count, width, own_b, panel_row, panel)
-                        if start + count < terms:
-                            following = at + _U(count) * b_step
+                    copying = (
+                        REGISTERS == 32 and width == panel and blocks > 1 and part < deep - fours
+                    )
+                    if rows < MANY_ROWS and width == panel and not copying:
+                        part_of_b, step = from_here, b_step
                     else:
-                        part_of_b, step = at, b_step
+                        if k + 1 < panels:
+                            following = from_here + panel_row
+                        elif start + count < terms:
+                            following = from_here + _U(count) * b_step - _U(k) * panel_row
+                        if not copying:
+                            copy_matrix(
+                                zero, from_here, b_step, count, width, own_b, panel_row, panel
+                            )
                 for j in range(blocks):
                     smaller = part + j - (deep - fours)  # blocks, before this one
                     row = (part + j) * tall - max(0, smaller) * (tall - FEW_SAMPLE_ROWS)
-                    usual = tall if smaller < 0 else np.int64(FEW_SAMPLE_ROWS)
+                    usual = tall if smaller < 0 else FEW_SAMPLE_ROWS
                     height = min(usual, rows - row)
                     at, row_step, term_step = from_a + _U(row) * a_step, a_step, a_term
                     if height == 1:
@@ -292,15 +298,18 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
                         at, row_step, term_step = rest, size, block_row
                     at += _U(start) * term_step
                     ahead, ahead_step = at, none
-                    if following and j < SAMPLE_VECTORS:
-                        ahead = following + _U(j * VECTOR_BYTES)
-                        ahead_step = panel_row if use_packed else b_step
+                    line = j - copying
+                    if following and 0 <= line < SAMPLE_VECTORS:
+                        ahead = following + _U(line * VECTOR_BYTES)
+                        ahead_step = panel_row if packed.size else b_step
                     to = none
                     if start + count == terms:
                         to = _U(y.ctypes.data) + _U(row) * (size if turned else y_step)
                         to += _U(column) * (y_step if turned else size)
+                    copies = copying and j == 0
                     _tiles(
-                        zero, at, row_step, term_step, part_of_b, step, count, ahead, ahead_step,
+                        zero, at, row_step, term_step, from_here if copies else part_of_b,
+                        b_step if copies else step, count, own_b if copies else none, ahead, ahead_step,
                         sums + _U((k * blocks + j) * tall) * panel_row, start == 0,
                         offset + _U(k) * panel_row if offset else offset, to, y_step, height, width,
                         tall, turned,

@@ -69,6 +69,7 @@ FEW_CHANNEL_ROWS = CHANNEL_ROWS // 2
 # Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows; a single one by four.
 SAMPLE_ROWS, NARROW_SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 12, 4
 SAMPLE_VECTORS = 4  # of a panel
+_SAMPLES_AHEAD = _U(8)
 # Rows of a tile of output rows of one image, two or three vectors wide.
 STACKED_ROWS = 8 if REGISTERS == 32 else 4
 # Rows of a tile whose rows lie anywhere: their addresses fit the integer registers.
@@ -186,7 +187,37 @@ def _sample_rows(mr, nv):
     return tile
 
 
+def _copying_sample_rows(mr, nv):
+    """The same for tiles that copy what they read of B to ``copy``, in one piece."""
+
+    @block
+    def tile(
+        zero, a, a_step, a_term, b, b_step, count, copy, sums, starts, bias, y, y_step, height, width
+    ):  # fmt: skip
+        acc = zero_tile(zero, mr, nv)
+        if not starts:
+            acc = load_tile(zero, sums, mr, nv)
+        for _ in range(count):
+            acc = multiply_add(acc, a, a_step, b, mr, nv)
+            store_tile(load_tile(zero, b, 1, nv), copy)
+            later = b + _SAMPLES_AHEAD * b_step
+            for j in range(nv):
+                prefetch(later + _U(j * VECTOR_BYTES), 0)
+            a += a_term
+            b += b_step
+            copy += _U(nv * VECTOR_BYTES)
+        if y:
+            if bias:
+                acc = add_to_rows(acc, bias, mr, nv)
+            store_rows(acc, y, y_step, height, width, mr, nv)
+        else:
+            store_tile(acc, sums)
+
+    return tile
+
+
 samples_6x4 = _sample_rows(SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
+samples_6x4_copying = _copying_sample_rows(SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
 samples_6x2 = _sample_rows(SAMPLE_ROWS, 2)
 samples_12x1 = _sample_rows(NARROW_SAMPLE_ROWS, 1)
 samples_4x4 = _sample_rows(FEW_SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)

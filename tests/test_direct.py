@@ -226,4 +226,4 @@ def test_op_refuses_what_it_cannot_hold():
     many = (x, None, *range(200))
     assert made.call() is None and made.call(x) is None and made.call(*many) is None
     with pytest.raises(ValueError, match="too many"):
-        made.keep((x, None), x, ((0, 0, tuple(range(97)), (), ()),), 0, False, [])
+        made.keep((x, None), x, ((0, 0, tuple(range(97)), (), ()),), 0, False, False, [])

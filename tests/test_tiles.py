@@ -262,23 +262,9 @@ def test_gradient_by_the_weight(problem, cut, dtype, side, data):
         assert_same_bits(dweight, expected, name)
 
 
-PANEL_VECTORS, BLOCK = 4, 6  # of a dense layer's product
-
-
-def dense_work(arrays, form, sizes, columns):
-    """Tasks of a product, and work space: of any size, as if a plan had chosen it."""
-    samples, inputs, outputs = sizes
-    rows, terms, width = {
-        0: (samples, inputs, outputs), 1: (inputs, outputs, samples), 2: (inputs, samples, outputs),
-    }[form]  # fmt: skip
-    blocks = ceil_div(rows, BLOCK)
-    lines = min(terms, 132) + blocks * BLOCK + 1
-    return blocks * ceil_div(width, columns), arrays.spoilt(lines * columns + BLOCK * terms)
-
-
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(1, 40), st.integers(1, 20), st.integers(1, 150),
+    st.integers(1, 60), st.integers(1, 60), st.integers(1, 150),
     st.booleans(), st.booleans(), st.floats(0, 1), DTYPES, SIDES,
 )  # fmt: skip
 def test_dense(samples, inputs, outputs, with_bias, with_packed, cut, dtype, side):
@@ -288,12 +274,15 @@ def test_dense(samples, inputs, outputs, with_bias, with_packed, cut, dtype, sid
     expected = np.empty((samples, outputs), dtype)
     ckernels.dense.linear(x, weight, bias, 0, samples, expected)
     for name, module in backends():
-        tiled, columns = module.dense_tiled, PANEL_VECTORS * lanes_of(module, x.itemsize)
+        tiled = module.dense_tiled
         packed = arrays.nothing()
         if with_packed:
             packed = arrays.spoilt(tiled.packed_size(inputs, outputs, x.itemsize))
             tiled.pack_linear(weight, packed)
-        tasks, work = dense_work(arrays, 0, (samples, inputs, outputs), columns)
+        tasks, size = tiled.prepare(tiled.FORWARD, samples, inputs, outputs, x.itemsize)
+        if not tasks:
+            continue
+        work = arrays.spoilt(size)
         y = arrays.spoilt(samples, outputs)
         before = x, weight, bias, packed, tiled.FORWARD
         run(tiled.linear_tiled, tasks, cut, before, (work, y))
@@ -310,12 +299,15 @@ def test_dense_gradients(samples, inputs, outputs, cut, dtype, side):
     ckernels.dense.linear_backward_input(dy, weight, 0, samples, expected_dx)
     ckernels.dense.linear_backward_weight(x, dy, 0, inputs, expected_dweight)
     for name, module in backends():
-        tiled, columns = module.dense_tiled, PANEL_VECTORS * lanes_of(module, x.itemsize)
+        tiled = module.dense_tiled
         for form, a, b, expected in (
             (tiled.BACKWARD_INPUT, dy, weight, expected_dx),
             (tiled.BACKWARD_WEIGHT, x, dy, expected_dweight),
         ):
-            tasks, work = dense_work(arrays, form, sizes, columns)
+            tasks, size = tiled.prepare(form, *sizes, x.itemsize)
+            if not tasks:
+                continue
+            work = arrays.spoilt(size)
             out = arrays.spoilt(*expected.shape)
             run(tiled.linear_tiled, tasks, cut, (a, b, none, none, form), (work, out))
             assert_same_bits(out, expected, f"{name} {form}")
