@@ -227,3 +227,22 @@ def test_op_refuses_what_it_cannot_hold():
     assert made.call() is None and made.call(x) is None and made.call(*many) is None
     with pytest.raises(ValueError, match="too many"):
         made.keep((x, None), x, ((0, 0, tuple(range(97)), (), ()),), 0, False, False, [])
+
+
+def test_large_calls_are_repeated_while_there_is_one_thread(chosen, monkeypatch):
+    monkeypatch.setattr(threads, "SERIAL_BELOW", 1000)  # what follows is large
+    monkeypatch.setattr(dense, "_LINEAR", direct.Op("rrrro"))  # other tests have filled it
+    x, weight = image(np.float32, 64, 33), image(np.float32, 33, 70)
+    before = ln.get_num_threads()
+    try:
+        for handle in (None, ln.pack_weight(weight)):
+            given = x, weight, None if handle is None else handle.packed(), None, None, None
+            for n in (2, 1, 2, 1):
+                ln.set_num_threads(n)
+                calls = [ln.linear(x, weight if handle is None else handle) for _ in range(3)]
+                again = repeated(dense._LINEAR, *given)
+                assert (again is None) == (n == 2)
+                assert n == 2 or again.tobytes() == calls[0].tobytes()
+                assert all(c.tobytes() == calls[0].tobytes() for c in calls)
+    finally:
+        ln.set_num_threads(before)
