@@ -153,6 +153,7 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
     real *sums = own_bias + c.most_panels * panel;
     real *rest = sums + c.most_panels * c.most_blocks * c.tall * panel; /* a whole block, [term][row] */
     int has_rest = 0;
+    int64_t own_step = c.tall == NARROW_SAMPLE_ROWS ? LANES : panel;
     while (first < last) {
         int64_t number = first / c.deep, part = first % c.deep, panels = 1;
         int64_t blocks = least(least(last - first, c.deep - part), c.most_blocks);
@@ -165,15 +166,16 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
         }
         for (int64_t start = 0; start < p->terms; start += c.slice_terms)
             for (int64_t k = 0; k < panels; k++) {
-                int64_t count = least(c.slice_terms, p->terms - start), step = panel, next_step = panel;
+                int64_t count = least(c.slice_terms, p->terms - start), step = own_step, next_step = panel;
                 int64_t column = (number + k) * panel, width = least(panel, p->columns - column);
                 const real *from = p->b + start * p->columns + column, *slice = own, *next = NULL;
                 int copying = 0; /* as the first block reads it */
                 if (p->packed) {
+                    step = panel;
                     slice = p->packed + ((number + k) * p->terms + start) * panel;
                     next = slice + count * panel;
                 } else if (p->turned) {
-                    F(copy_transposed)(p->b + column * p->terms + start, p->terms, width, count, own, panel, 1);
+                    F(copy_transposed)(p->b + column * p->terms + start, p->terms, width, count, own, own_step, 1);
                 } else {
                     copying = LN_REGISTERS == 32 && width == panel && blocks > 1 && part < c.deep - c.fours;
                     if (p->rows < MANY_ROWS && width == panel && !copying) {
@@ -186,7 +188,7 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
                             next = from + count * p->columns - k * panel;
                         next_step = p->columns;
                         if (!copying)
-                            F(copy_matrix)(from, p->columns, count, width, own, panel);
+                            F(copy_matrix)(from, p->columns, count, width, own, own_step);
                     }
                 }
                 for (int64_t j = 0; j < blocks; j++) {

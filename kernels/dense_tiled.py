@@ -233,6 +233,8 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
         form, rows, terms, ceil_div(columns, panel), deep, packed.size > 0
     )
     own_b, has_rest = _U(work.ctypes.data), False
+    row_size = panel // SAMPLE_VECTORS if tall == NARROW_SAMPLE_ROWS else panel  # of a copied panel
+    own_step = _U(row_size) * size
     own_bias = own_b + _U(0 if packed.size else slice_terms) * panel_row
     sums = own_bias + _U(most_panels) * panel_row
     rest = sums + _U(most_panels * most_blocks * tall) * panel_row  # a whole block, [term][row]
@@ -254,17 +256,18 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
             for k in range(panels):
                 column = (number + k) * panel
                 width, along = min(panel, columns - column), _U(column) * size
-                part_of_b, step, following = own_b, panel_row, none
+                part_of_b, step, following = own_b, own_step, none
                 copying = False  # as the first block reads it
                 from_here = from_b + _U(start) * b_step + along
                 if packed.size:
-                    part_of_b = (
-                        _U(packed.ctypes.data) + _U((number + k) * terms + start) * panel_row
+                    step, part_of_b = (
+                        panel_row,
+                        (_U(packed.ctypes.data) + _U((number + k) * terms + start) * panel_row),
                     )
                     following = part_of_b + _U(count) * panel_row
                 elif turned:
                     at = from_b + _U(column) * b_step + _U(start) * size
-                    transpose(zero, at, b_step, width, count, own_b, panel_row, panel)
+                    transpose(zero, at, b_step, width, count, own_b, own_step, row_size)
                 else:
                     copying = (
                         REGISTERS == 32 and width == panel and blocks > 1 and part < deep - fours
@@ -278,7 +281,7 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
                             following = from_here + _U(count) * b_step - _U(k) * panel_row
                         if not copying:
                             copy_matrix(
-                                zero, from_here, b_step, count, width, own_b, panel_row, panel
+                                zero, from_here, b_step, count, width, own_b, own_step, row_size
                             )
                 for j in range(blocks):
                     smaller = part + j - (deep - fours)  # blocks, before this one
