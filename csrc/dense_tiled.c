@@ -213,8 +213,17 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
                     int copies = copying && j == 0;
                     int64_t line = j - copying;
                     int fetch = next && line >= 0 && line < SAMPLE_VECTORS;
+                    const real *ahead = a;
+                    int64_t ahead_step = 0;
+                    if (fetch) {
+                        ahead = next + line * LANES;
+                        ahead_step = next_step;
+                    } else if (a_term != 1) { /* each term in a line of its own */
+                        ahead = a + SAMPLES_AHEAD * a_term;
+                        ahead_step = a_term;
+                    }
                     F(tiles_of_block)(p, a, a_step, a_term, copies ? from : slice,
-                                      copies ? p->columns : step, count, fetch ? next + line * LANES : a, fetch ? next_step : 0,
+                                      copies ? p->columns : step, count, ahead, ahead_step,
                                       sums + (k * blocks + j) * c.tall * panel, start == 0,
                                       start + count == p->terms, p->bias ? own_bias + k * panel : NULL,
                                       row, column, height, width, c.tall, copies ? own : NULL);

@@ -28,7 +28,7 @@
 #define NARROW_SAMPLE_ROWS 12
 #define FEW_SAMPLE_ROWS 4
 #define SAMPLE_VECTORS 4
-#define SAMPLES_AHEAD 8
+#define SAMPLES_AHEAD 8 /* terms, asked for early where each lies in a line of its own */
 /* Filters of a panel of packed weights: the same in each set that can be chosen at run time. */
 #if LN_X86
 #define WIDEST_VECTOR 64

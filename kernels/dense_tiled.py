@@ -41,6 +41,7 @@ from loopnest.kernels.tiles import (
     NARROW_SAMPLE_ROWS,
     SAMPLE_ROWS,
     SAMPLE_VECTORS,
+    SAMPLES_AHEAD,
 )
 
 _U = np.uint64
@@ -301,6 +302,8 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
                         at, row_step, term_step = rest, size, block_row
                     at += _U(start) * term_step
                     ahead, ahead_step = at, none
+                    if term_step != size:  # each term in a line of its own
+                        ahead, ahead_step = at + SAMPLES_AHEAD * term_step, term_step
                     line = j - copying
                     if following and 0 <= line < SAMPLE_VECTORS:
                         ahead = following + _U(line * VECTOR_BYTES)

@@ -69,7 +69,7 @@ FEW_CHANNEL_ROWS = CHANNEL_ROWS // 2
 # Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows; a single one by four.
 SAMPLE_ROWS, NARROW_SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 12, 4
 SAMPLE_VECTORS = 4  # of a panel
-_SAMPLES_AHEAD = _U(8)
+SAMPLES_AHEAD = _U(8)  # terms, asked for early where each lies in a line of its own
 # Rows of a tile of output rows of one image, two or three vectors wide.
 STACKED_ROWS = 8 if REGISTERS == 32 else 4
 # Rows of a tile whose rows lie anywhere: their addresses fit the integer registers.
@@ -200,7 +200,7 @@ def _copying_sample_rows(mr, nv):
         for _ in range(count):
             acc = multiply_add(acc, a, a_step, b, mr, nv)
             store_tile(load_tile(zero, b, 1, nv), copy)
-            later = b + _SAMPLES_AHEAD * b_step
+            later = b + SAMPLES_AHEAD * b_step
             for j in range(nv):
                 prefetch(later + _U(j * VECTOR_BYTES), 0)
             a += a_term
