@@ -34,8 +34,10 @@ except ImportError:  # who else would want to know
 # second thread cannot pay: it may take 50 us until it comes.
 SERIAL_BELOW = 2_000_000
 
-# Pieces for each thread: more than one, so that who comes late or is held up has less to do;
-# not many, for each may have to prepare something and takes some microseconds to enter.
+# Pieces for each thread, if they are more than two: so that who comes late or is held up has less to
+# do; not many, for each may have to prepare something and takes some microseconds to enter. Of two
+# threads each gets one piece, which was 5% faster (convolution) to 20% (pooling): it stays in
+# its own part of the arrays.
 _PIECES = 2
 
 # How long who waits looks before it sleeps, in ns: some times what it costs to be woken.
@@ -272,7 +274,7 @@ def split(function: Callable[[int, int], object], items: int, work: float) -> No
         function(0, items)
         return
     threads = min(get_num_threads(), items)
-    count = min(threads * _PIECES, items)
+    count = min(threads * _PIECES if threads > 2 else threads, items)
     job = _Job(function, [items * i // count for i in range(count + 1)])
     if _helpers is None:
         _helpers = _Helpers()
