@@ -32,7 +32,7 @@ typedef struct {
 static F(dense_cut) F(cut_of)(const F(dense) *p)
 {
     F(dense_cut) c = {0};
-    c.tall = p->columns <= LANES ? NARROW_SAMPLE_ROWS : SAMPLE_ROWS;
+    c.tall = p->columns <= 2 * LANES ? NARROW_SAMPLE_ROWS : SAMPLE_ROWS;
     c.deep = ceil_div(p->rows, c.tall);
     c.fours = least(c.deep, (c.deep * c.tall - p->rows) / (c.tall - FEW_SAMPLE_ROWS));
     c.panels = ceil_div(p->columns, DENSE_PANEL);
@@ -98,44 +98,35 @@ void OP(linear_plan)(int64_t form, int64_t samples, int64_t inputs, int64_t outp
     p->work = (c.slice_terms + c.most_panels * (1 + c.most_blocks * c.tall)) * DENSE_PANEL + c.tall * d.terms;
 }
 
-/* The tiles of one block of rows: columns from left to right, the widest tile that they fill. */
+/* The tiles of one block of rows: wide ones, or narrow ones where columns are few. */
 static void F(tiles_of_block)(const F(dense) *p, const real *a, int64_t a_step, int64_t a_term,
                               const real *b, int64_t b_step, int64_t count, const real *ahead,
                               int64_t ahead_step, real *sums, int starts, int ends, const real *bias,
                               int64_t row, int64_t column, int64_t height, int64_t width, int64_t tall,
                               real *copy)
 {
-    int64_t step = p->turned ? p->rows : p->columns, nv;
-    int few = height <= FEW_SAMPLE_ROWS;
+    int few = height <= FEW_SAMPLE_ROWS, narrow = tall == NARROW_SAMPLE_ROWS;
+    int64_t step = p->turned ? p->rows : p->columns, nv = narrow ? 1 : WIDE_SAMPLES;
     for (int64_t j = 0; j < width; j += nv * LANES) {
         int64_t wide = width - j;
         const real *more = bias ? bias + j : NULL;
         real *y = ends && !p->turned ? p->out + row * step + column + j : NULL;
-#define CALL(mr, nv) \
-    F(samples_##mr##x##nv)(a, a_step, a_term, b + j, b_step, count, ahead, ahead_step, sums, starts, \
-                           more, y, step, height, wide)
-        nv = tall == NARROW_SAMPLE_ROWS ? 1 : 2;
-        if (wide > 2 * LANES && (LN_REGISTERS == 32 || height == 1))
-            nv = 4;
-        if (nv == 4 && height == 1)
-            CALL(1, 4);
-#if LN_REGISTERS == 32
+#define CALL(name) \
+    F(samples_##name)(a, a_step, a_term, b + j, b_step, count, ahead, ahead_step, sums, starts, more, y, \
+                      step, height, wide)
+        if (narrow && few)
+            CALL(narrow_few);
+        else if (narrow)
+            CALL(narrow);
         else if (copy)
-            F(samples_6x4_copying)(a, a_step, a_term, b, b_step, count, copy, sums, starts, more, y, step,
-                                   height, wide);
-        else if (nv == 4 && few)
-            CALL(4, 4);
-        else if (nv == 4)
-            CALL(6, 4);
-#endif
-        else if (nv == 2 && few)
-            CALL(4, 2);
-        else if (nv == 2)
-            CALL(6, 2);
+            F(samples_wide_copying)(a, a_step, a_term, b, b_step, count, copy, sums, starts, more, y, step,
+                                    height, wide);
+        else if (height == 1)
+            CALL(single);
         else if (few)
-            CALL(4, 1);
+            CALL(wide_few);
         else
-            CALL(12, 1);
+            CALL(wide);
 #undef CALL
         if (ends && p->turned)
             F(copy_transposed)(sums, nv * LANES, height, least(wide, nv * LANES),
@@ -153,7 +144,8 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
     real *sums = own_bias + c.most_panels * panel;
     real *rest = sums + c.most_panels * c.most_blocks * c.tall * panel; /* a whole block, [term][row] */
     int has_rest = 0;
-    int64_t own_step = c.tall == NARROW_SAMPLE_ROWS ? LANES : panel;
+    /* Of a row of a copied panel. */
+    int64_t own_step = c.tall == NARROW_SAMPLE_ROWS ? ceil_div(p->columns, LANES) * LANES : panel;
     while (first < last) {
         int64_t number = first / c.deep, part = first % c.deep, panels = 1;
         int64_t blocks = least(least(last - first, c.deep - part), c.most_blocks);
@@ -177,7 +169,7 @@ static void F(multiply_dense)(const F(dense) *p, int64_t first, int64_t last, re
                 } else if (p->turned) {
                     F(copy_transposed)(p->b + column * p->terms + start, p->terms, width, count, own, own_step, 1);
                 } else {
-                    copying = LN_REGISTERS == 32 && width == panel && blocks > 1 && part < c.deep - c.fours;
+                    copying = WIDE_SAMPLES * LANES == panel && width == panel && blocks > 1 && part < c.deep - c.fours;
                     if (p->rows < MANY_ROWS && width == panel && !copying) {
                         slice = from;
                         step = p->columns;

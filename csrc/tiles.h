@@ -23,10 +23,11 @@
 #define TAP_ROWS 5
 #endif
 #define MOST_ROWS 8 /* of the last three, in any set */
-/* Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows; a single one by four. */
+/* Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows. */
 #define SAMPLE_ROWS 6
 #define NARROW_SAMPLE_ROWS 12
 #define FEW_SAMPLE_ROWS 4
+#define WIDE_SAMPLES (LN_REGISTERS == 32 ? 4 : 2)
 #define SAMPLE_VECTORS 4
 #define SAMPLES_AHEAD 8 /* terms, asked for early where each lies in a line of its own */
 /* Filters of a panel of packed weights: the same in each set that can be chosen at run time. */
@@ -348,8 +349,8 @@ TAP_TILE(wide, 2)
 TAP_TILE(narrow, 1)
 #undef TAP_TILE
 
-#define SAMPLE_TILE(mr, nv) \
-    static void F(samples_##mr##x##nv)(const real *a, int64_t a_step, int64_t a_term, const real *b, \
+#define SAMPLE_TILE(name, mr, nv) \
+    static void F(samples_##name)(const real *a, int64_t a_step, int64_t a_term, const real *b, \
                                        int64_t b_step, int64_t count, const real *ahead, \
                                        int64_t ahead_step, real *sums, int starts, \
                                        const real *bias, real *y, int64_t y_step, int64_t height, \
@@ -358,22 +359,18 @@ TAP_TILE(narrow, 1)
         F(sample_rows)(a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, \
                        y, y_step, height, width, NULL, mr, nv); \
     }
-#if LN_REGISTERS == 32
-SAMPLE_TILE(6, 4)
-SAMPLE_TILE(4, 4)
-static void F(samples_6x4_copying)(const real *a, int64_t a_step, int64_t a_term, const real *b,
-                                   int64_t b_step, int64_t count, real *copy, real *sums, int starts,
-                                   const real *bias, real *y, int64_t y_step, int64_t height, int64_t width)
+SAMPLE_TILE(wide, SAMPLE_ROWS, WIDE_SAMPLES)
+SAMPLE_TILE(wide_few, FEW_SAMPLE_ROWS, WIDE_SAMPLES)
+SAMPLE_TILE(narrow, NARROW_SAMPLE_ROWS, 1)
+SAMPLE_TILE(narrow_few, FEW_SAMPLE_ROWS, 1)
+SAMPLE_TILE(single, 1, WIDE_SAMPLES)
+static void F(samples_wide_copying)(const real *a, int64_t a_step, int64_t a_term, const real *b,
+                                    int64_t b_step, int64_t count, real *copy, real *sums, int starts,
+                                    const real *bias, real *y, int64_t y_step, int64_t height, int64_t width)
 {
     F(sample_rows)(a, a_step, a_term, b, b_step, count, NULL, 0, sums, starts, bias, y, y_step, height,
-                   width, copy, SAMPLE_ROWS, SAMPLE_VECTORS);
+                   width, copy, SAMPLE_ROWS, WIDE_SAMPLES);
 }
-#endif
-SAMPLE_TILE(6, 2)
-SAMPLE_TILE(4, 2)
-SAMPLE_TILE(12, 1)
-SAMPLE_TILE(4, 1)
-SAMPLE_TILE(1, 4)
 #undef SAMPLE_TILE
 
 #define STACKED_TILE(size, nv) \

@@ -30,7 +30,6 @@ from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.jit import block, jitable, kernel
 from loopnest.kernels.simd_copies import copy_padded, copy_transposed
 from loopnest.kernels.simd_tiles import (
-    REGISTERS,
     VECTOR_BYTES,
     load_tile,
     size_of,
@@ -42,6 +41,7 @@ from loopnest.kernels.tiles import (
     SAMPLE_ROWS,
     SAMPLE_VECTORS,
     SAMPLES_AHEAD,
+    WIDE_SAMPLES,
 )
 
 _U = np.uint64
@@ -76,7 +76,7 @@ def _blocks(rows, columns, lanes):
 
     Rows that the last block lacks are better taken from it in this way.
     """
-    tall = NARROW_SAMPLE_ROWS if columns <= lanes else SAMPLE_ROWS
+    tall = NARROW_SAMPLE_ROWS if columns <= 2 * lanes else SAMPLE_ROWS
     deep = ceil_div(rows, tall)
     return tall, deep, min(deep, (deep * tall - rows) // (tall - FEW_SAMPLE_ROWS))
 
@@ -151,56 +151,44 @@ def _tiles(
     zero, a, a_step, a_term, b, b_step, count, copy, ahead, ahead_step, sums, starts, bias, y, y_step,
     height, width, tall, turned,
 ):  # fmt: skip
-    """A block of rows by a panel: the widest tiles that keep the registers busy.
+    """A block of rows by a panel: wide tiles, or narrow ones where columns are few.
 
     y is 0 until the last slice. ``turned``: the rows of the tile are columns of y.
     """
     lanes, size = VECTOR_BYTES // size_of(zero), _U(size_of(zero))
-    first, few = 0, height <= FEW_SAMPLE_ROWS
+    first, few, narrow = 0, height <= FEW_SAMPLE_ROWS, tall == NARROW_SAMPLE_ROWS
     while first < width:
         wide, along = width - first, _U(first) * size
-        nv = 1 if tall == NARROW_SAMPLE_ROWS else 2
-        if wide > 2 * lanes and (REGISTERS == 32 or height == 1):
-            nv = 4
+        nv = 1 if narrow else WIDE_SAMPLES
         at, more = b + along, bias + along if bias else bias
         to = _U(0) if turned or not y else y + along
-        if nv == 4 and height == 1:
-            tiles.samples_1x4(
+        if narrow and few:
+            tiles.samples_narrow_few(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
             )  # fmt: skip
-        elif nv == 4 and copy:
-            tiles.samples_6x4_copying(
+        elif narrow:
+            tiles.samples_narrow(
+                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
+                y_step, height, wide,
+            )  # fmt: skip
+        elif copy:
+            tiles.samples_wide_copying(
                 zero, a, a_step, a_term, at, b_step, count, copy, sums, starts, more, to, y_step, height,
                 wide,
             )  # fmt: skip
-        elif nv == 4 and few:
-            tiles.samples_4x4(
-                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
-                y_step, height, wide,
-            )  # fmt: skip
-        elif nv == 4:
-            tiles.samples_6x4(
-                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
-                y_step, height, wide,
-            )  # fmt: skip
-        elif nv == 2 and few:
-            tiles.samples_4x2(
-                zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
-                y_step, height, wide,
-            )  # fmt: skip
-        elif nv == 2:
-            tiles.samples_6x2(
+        elif height == 1:
+            tiles.sample_single(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
             )  # fmt: skip
         elif few:
-            tiles.samples_4x1(
+            tiles.samples_wide_few(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
             )  # fmt: skip
         else:
-            tiles.samples_12x1(
+            tiles.samples_wide(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
             )  # fmt: skip
@@ -234,7 +222,10 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
         form, rows, terms, ceil_div(columns, panel), deep, packed.size > 0
     )
     own_b, has_rest = _U(work.ctypes.data), False
-    row_size = panel // SAMPLE_VECTORS if tall == NARROW_SAMPLE_ROWS else panel  # of a copied panel
+    lanes = panel // SAMPLE_VECTORS
+    row_size = panel  # of a copied panel
+    if tall == NARROW_SAMPLE_ROWS:
+        row_size = ceil_div(columns, lanes) * lanes
     own_step = _U(row_size) * size
     own_bias = own_b + _U(0 if packed.size else slice_terms) * panel_row
     sums = own_bias + _U(most_panels) * panel_row
@@ -271,7 +262,10 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
                     transpose(zero, at, b_step, width, count, own_b, own_step, row_size)
                 else:
                     copying = (
-                        REGISTERS == 32 and width == panel and blocks > 1 and part < deep - fours
+                        WIDE_SAMPLES == SAMPLE_VECTORS
+                        and width == panel
+                        and blocks > 1
+                        and part < deep - fours
                     )
                     if rows < MANY_ROWS and width == panel and not copying:
                         part_of_b, step = from_here, b_step

@@ -66,8 +66,9 @@ FEW_PIXEL_ROWS = PIXEL_ROWS // 2
 # Rows of a tile of three vectors; tiles of half as many rows have four, of one row eight.
 CHANNEL_ROWS = 8 if REGISTERS == 32 else 4
 FEW_CHANNEL_ROWS = CHANNEL_ROWS // 2
-# Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows; a single one by four.
+# Of a dense layer's tile: by four vectors (32 registers) or two, by one; the last rows.
 SAMPLE_ROWS, NARROW_SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 12, 4
+WIDE_SAMPLES = 4 if REGISTERS == 32 else 2
 SAMPLE_VECTORS = 4  # of a panel
 SAMPLES_AHEAD = _U(8)  # terms, asked for early where each lies in a line of its own
 # Rows of a tile of output rows of one image, two or three vectors wide.
@@ -216,14 +217,12 @@ def _copying_sample_rows(mr, nv):
     return tile
 
 
-samples_6x4 = _sample_rows(SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
-samples_6x4_copying = _copying_sample_rows(SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
-samples_6x2 = _sample_rows(SAMPLE_ROWS, 2)
-samples_12x1 = _sample_rows(NARROW_SAMPLE_ROWS, 1)
-samples_4x4 = _sample_rows(FEW_SAMPLE_ROWS, SAMPLE_VECTORS if REGISTERS == 32 else 2)
-samples_4x2 = _sample_rows(FEW_SAMPLE_ROWS, 2)
-samples_4x1 = _sample_rows(FEW_SAMPLE_ROWS, 1)
-samples_1x4 = _sample_rows(1, SAMPLE_VECTORS)
+samples_wide = _sample_rows(SAMPLE_ROWS, WIDE_SAMPLES)
+samples_wide_copying = _copying_sample_rows(SAMPLE_ROWS, WIDE_SAMPLES)
+samples_wide_few = _sample_rows(FEW_SAMPLE_ROWS, WIDE_SAMPLES)
+samples_narrow = _sample_rows(NARROW_SAMPLE_ROWS, 1)
+samples_narrow_few = _sample_rows(FEW_SAMPLE_ROWS, 1)
+sample_single = _sample_rows(1, WIDE_SAMPLES)
 
 
 def _tap_rows(mr, nv):
