@@ -87,7 +87,7 @@ void OP(conv2d_tiled)(const real *x, const real *weight, const real *bias,
         return;
     }
     if (p->method == LN_STACKED) {
-        F(conv2d_stacked)(x, weight, bias, d, p, more, rectify, first, last, work, y);
+        F(conv2d_stacked)(x, weight, bias, d, p, more, rectify, first, last, y);
         return;
     }
     int pixels = p->method == LN_PIXELS;

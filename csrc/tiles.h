@@ -68,22 +68,36 @@ PIECE void F(multiply_add_gathered)(F(vec) acc[], const real *a, const int64_t *
     }
 }
 
+#ifndef LN_TILES_H
+#define LN_TILES_H
+/* The rows and columns that lie in the image of those that a tile reads; they are counted from its
+ * first. */
+struct seen {
+    int64_t top, bottom, left, right;
+};
+#endif
+
+static const real F(zeros)[3 * LANES + 8];
+
 /* A whole size x size filter over mr + size - 1 rows of x, `line` apart. Row i of the tile gets
  * input rows i, i+1, ... in this order, each from the left. What is loaded once serves all rows
- * that see it. Left alone, the compiler keeps each of the filter's numbers in a vector, beyond the
- * registers. */
+ * that see it. At an edge only what is `seen` is read, and zeros stand around it. Left alone, the
+ * compiler keeps each of the filter's numbers in a vector, beyond the registers. */
 PIECE void F(multiply_add_stacked)(F(vec) acc[], const real *x, int64_t line, const real *weight,
-                                   int mr, int nv, int size)
+                                   int mr, int nv, int size, int edge, struct seen seen)
 {
+    F(span) columns = F(span_of)(seen.left, seen.right);
     UNROLL for (int j = 0; j < mr + size - 1; j++)
     {
+        const real *row = edge && (j < seen.top || j >= seen.bottom) ? F(zeros) : x;
         UNKNOWN(weight);
         UNROLL for (int t = 0; t < size; t++)
         {
             F(vec) pixels[3];
             UNROLL for (int v = 0; v < nv; v++)
             {
-                pixels[v] = F(load)(x + t + v * LANES);
+                int at = t + v * LANES;
+                pixels[v] = edge ? F(load_within)(row, at, columns) : F(load)(row + at);
                 IN_REGISTER(pixels[v]);
             }
             UNROLL for (int i = 0; i < mr; i++)
@@ -294,17 +308,32 @@ PIECE void F(write_taps)(const real *sums, real *dweight, int64_t step, int64_t 
     F(store_columns)(acc, NULL, 0, dweight, step, filters, taps, TAP_ROWS, nv);
 }
 
-/* For one channel and a size x size filter: the rows are output rows, x lines of the image. */
-PIECE void F(stacked_rows)(const real *x, int64_t line, const real *weight, const real *bias,
-                           real *y, int64_t y_step, int64_t height, int64_t width, int nv, int size)
+/* For one channel and a size x size filter: the rows are output rows, x is the image, of which the
+ * tile reads what is `seen`. A tile that is no edge is read and written whole. */
+PIECE void F(stacked_rows)(const real *x, int64_t line, int edge, struct seen seen,
+                           const real *weight, const real *bias, real *y, int64_t y_step,
+                           int64_t height, int64_t width, int nv, int size)
 {
     F(vec) acc[3 * MOST_ROWS] = {{0}};
-    F(multiply_add_stacked)(acc, x, line, weight, STACKED_ROWS, nv, size);
+    if (!edge) { /* what is written next */
+        UNROLL for (int i = 0; i < STACKED_ROWS; i++)
+            UNROLL for (int v = nv; v < 2 * nv; v++)
+                __builtin_prefetch((const void *)((uintptr_t)(y + i * y_step) + v * LN_VECTOR_BYTES), 1, 3);
+    }
+    F(multiply_add_stacked)(acc, x, line, weight, STACKED_ROWS, nv, size, edge, seen);
     if (bias) {
         F(vec) more = F(splat)(*bias);
         UNROLL for (int i = 0; i < STACKED_ROWS * nv; i++) acc[i] += more;
     }
-    F(store_rows)(acc, y, y_step, height, width, STACKED_ROWS, nv);
+    if (edge) {
+        F(store_rows)(acc, y, y_step, height, width, STACKED_ROWS, nv);
+        return;
+    }
+    UNROLL for (int i = 0; i < STACKED_ROWS; i++)
+    {
+        UNROLL for (int v = 0; v < nv; v++) F(store)(y + v * LANES, acc[i * nv + v]);
+        y += y_step;
+    }
 }
 
 #define PIXEL_TILE(name, mr, nv) \
@@ -372,15 +401,3 @@ static void F(samples_wide_copying)(const real *a, int64_t a_step, int64_t a_ter
                    width, copy, SAMPLE_ROWS, WIDE_SAMPLES);
 }
 #undef SAMPLE_TILE
-
-#define STACKED_TILE(size, nv) \
-    static void F(stacked_##size)(const real *x, int64_t line, const real *weight, \
-                                  const real *bias, real *y, int64_t y_step, int64_t height, \
-                                  int64_t width) \
-    { \
-        F(stacked_rows)(x, line, weight, bias, y, y_step, height, width, nv, size); \
-    }
-STACKED_TILE(3, 2) /* a few loads: narrow tiles leave fewer lanes idle */
-STACKED_TILE(5, 3)
-STACKED_TILE(7, 3)
-#undef STACKED_TILE

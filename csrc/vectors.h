@@ -7,6 +7,8 @@
  *   F(load_first)  the first `count` numbers (all of them from LANES on), zeros after; no
  *                  other memory is touched. F(store_first) likewise. F(load_some) and
  *                  F(store_some) take the lanes as F(first_lanes) makes them, for several.
+ *   F(load_within) from the number `at` of a row on, zeros for those outside a span of it, which
+ *                  are not touched. F(span_of) makes the span [low, high) for several; at < 64
  *   F(splat)       one number in each lane
  *   F(fma)         a*b + c, rounded once
  *   F(even)        lanes 0, 2, ... of two vectors in a row
@@ -114,6 +116,20 @@ PIECE F(mask) F(first_lanes)(int64_t count)
 PIECE F(vec) F(load_some)(const real *p, F(mask) some) { return MM512(maskz_loadu)(some, p); }
 PIECE void F(store_some)(real *p, F(vec) v, F(mask) some) { MM512(mask_storeu)(p, some, v); }
 
+typedef uint64_t F(span);
+
+PIECE F(span) F(span_of)(int64_t low, int64_t high)
+{
+    low = low < 0 ? 0 : low > 64 ? 64 : low;
+    high = high < 0 ? 0 : high > 64 ? 64 : high;
+    return _bzhi_u64(~UINT64_C(0), (uint32_t)high) & ~_bzhi_u64(~UINT64_C(0), (uint32_t)low);
+}
+
+PIECE F(vec) F(load_within)(const real *row, int at, F(span) span)
+{
+    return F(load_some)(row + at, (F(mask))(span >> at));
+}
+
 #elif LN_X86 && LN_VECTOR_BYTES == 32
 
 PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c) { return MM256(fmadd)(a, b, c); }
@@ -141,6 +157,23 @@ PIECE void F(store_some)(real *p, F(vec) v, F(mask) some)
         F(store)(p, v);
     else
         MM256(maskstore)(p, some.lanes, v);
+}
+
+typedef struct {
+    F(lanes) low, high;
+} F(span);
+
+PIECE F(span) F(span_of)(int64_t low, int64_t high)
+{
+    signed_bits l = (signed_bits)(low < 0 ? 0 : low > 64 ? 64 : low);
+    signed_bits h = (signed_bits)(high < 0 ? 0 : high > 64 ? 64 : high);
+    return (F(span)){{EACH_LANE(SAME, l)}, {EACH_LANE(SAME, h)}};
+}
+
+PIECE F(vec) F(load_within)(const real *row, int at, F(span) span)
+{
+    F(lanes) here = (F(lanes)){EACH_LANE(NUMBER, 0)} + (signed_bits)at;
+    return MM256(maskload)(row + at, (__m256i)((here >= span.low) & (here < span.high)));
 }
 
 #else
@@ -174,6 +207,21 @@ PIECE void F(store_some)(real *p, F(vec) v, F(mask) some)
         F(store)(p, v);
     else
         UNROLL for (int i = 0; i < LANES - 1; i++) if (i < some) p[i] = v[i];
+}
+
+typedef struct {
+    int64_t low, high;
+} F(span);
+
+PIECE F(span) F(span_of)(int64_t low, int64_t high) { return (F(span)){low, high}; }
+
+PIECE F(vec) F(load_within)(const real *row, int at, F(span) span)
+{
+    if (span.low <= at && at + LANES <= span.high)
+        return F(load)(row + at);
+    F(vec) v = {0};
+    UNROLL for (int i = at; i < at + LANES; i++) if (span.low <= i && i < span.high) v[i - at] = row[i];
+    return v;
 }
 
 #endif
