@@ -1,8 +1,9 @@
 /* convolution_stacked.c: 2D convolution of one channel at a time with 3x3, 5x5 or 7x7 filters,
  * stride and dilation 1: images, depthwise layers. The twin is kernels/convolution_stacked.py.
  *
- * The work is a range of tasks, for each (image, group, block of output rows) one for each
- * filter. */
+ * The image is read where it is (a padded copy would cost as much as the work); tiles at its edges
+ * read zeros around it. The work is a range of tasks, for each (image, group, block of output
+ * rows) one for each filter. */
 
 /* Output rows [oh, end) of one plane: x is the input's plane, y and what follows are the filter's. */
 PIECE void F(stack_block)(const real *x, const ln_conv2d_shape *d, int64_t oh, int64_t end,

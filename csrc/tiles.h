@@ -12,7 +12,7 @@
 #define FEW_PIXEL_ROWS 7
 #define CHANNEL_ROWS 8 /* by three vectors or one */
 #define FEW_CHANNEL_ROWS 4 /* by four; single rows by eight */
-#define STACKED_ROWS 8 /* by two or three */
+#define STACKED_ROWS 8 /* by two */
 #define TAP_ROWS 8 /* by two or one; their addresses fit the integer registers */
 #else
 #define PIXEL_ROWS 6
@@ -77,6 +77,7 @@ struct seen {
 };
 #endif
 
+/* Stand for rows of a stacked tile outside the image. */
 static const real F(zeros)[3 * LANES + 8];
 
 /* A whole size x size filter over mr + size - 1 rows of x, `line` apart. Row i of the tile gets
