@@ -1,8 +1,9 @@
 """2D convolution of one channel at a time with 3x3, 5x5 or 7x7 filters, stride and dilation 1:
-images, depthwise layers. The twin is csrc/convolution_stacked.h.
+images, depthwise layers. The twin is csrc/convolution_stacked.c.
 
-The input is copied in blocks of whole rows as told in convolution_plan.py; the tiles are
-stacked rows (tiles.py). The work is a range of tasks, for each (image, group, block of
+Wide images are read where they are, and only what tiles at their edges see is copied, with zeros
+around it. Narrow ones are copied in blocks of whole rows as told in convolution_plan.py. The tiles
+are stacked rows (tiles.py). The work is a range of tasks, for each (image, group, block of
 output rows) one for each filter.
 """
 
@@ -16,6 +17,7 @@ from loopnest.kernels.simd_tiles import VECTOR_BYTES
 from loopnest.kernels.tiles import STACKED_ROWS
 
 _U = np.uint64
+WIDE = 4  # tiles: from here on few of a row are at its ends
 
 
 @kernel
@@ -29,17 +31,20 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
     columns = (2 if r == 3 else 3) * VECTOR_BYTES // x.itemsize
     line_rows, line = block_h + r - 1, out_w + s - 1
     x1 = x.reshape(x.size)
-    copy, step, y_step = _U(work.ctypes.data), _U(line) * size, _U(out_w) * size
+    copy, y_step = _U(work.ctypes.data), _U(out_w) * size
     filter_step = _U(r * s) * size
     down = ceil_div(out_h, block_h)
-    clear(work, 0, work.size)  # what tiles compute beyond the edges must not be slow subnormals
+    in_place = out_w >= WIDE * columns
+    tile_h, tile_w = STACKED_ROWS + r - 1, columns + s - 1
+    if not in_place:
+        clear(work, 0, work.size)  # what tiles compute beyond the edges must not be slow subnormals
     current = -1
     for task in range(first, last):
         place, part = divmod(task, k)
         plane, block = divmod(place, down)
         oh = block * block_h
         rows = min(block_h, out_h - oh)
-        if place != current:
+        if place != current and not in_place:
             current = place
             copy_block(
                 x1, plane, 1, height, width, top - oh, left, 1, 1, 1, 1, 1,
@@ -52,7 +57,18 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
         target = _U(y.ctypes.data) + _U((image * all_k + at) * out_h + oh) * y_step
         for i in range(0, rows, STACKED_ROWS):
             for j in range(0, out_w, columns):
-                source = copy + _U(i * line + j) * size
+                source, step = copy + _U(i * line + j) * size, _U(line) * size
+                if in_place:
+                    h, w = oh + i - top, j - left
+                    source = _U(x.ctypes.data) + _U((plane * height + h) * width + w) * size
+                    step = _U(width) * size
+                    if h < 0 or w < 0 or h + tile_h > height or w + tile_w > width:
+                        clear(work, 0, tile_h * tile_w)
+                        copy_block(
+                            x1, plane, 1, height, width, -h, -w, 1, 1, 1, 1, 1,
+                            tile_h, tile_w, tile_w, tile_h, work,
+                        )  # fmt: skip
+                        source, step = copy, _U(tile_w) * size
                 to, down_left, right = target + _U(i * out_w + j) * size, rows - i, out_w - j
                 if r == 3:
                     tiles.stacked_3(

@@ -184,8 +184,11 @@ def _tiled_convolutions() -> Iterator[Case]:
         yield from conv(f"channels-width{width}", (1, 5, 6, width), (9, 5, 2, 3), stride=(1, 2))
     yield from conv("pointwise", (2, 24, 9, 10), (20, 24, 1, 1))
     yield from conv("pointwise-stride", (2, 24, 9, 11), (20, 24, 1, 1), stride=(2, 3))
-    for size, width in ((3, 31), (3, 33), (3, 70), (5, 48), (5, 53), (7, 49), (7, 100)):
-        yield from conv(f"stacked{size}-{width}", (2, 1, 17, width), (1, 1, size, size), padding=1)
+    for size, widths in ((3, (31, 33, 70, 300)), (5, (48, 53)), (7, (49, 100, 300))):
+        for width in widths:
+            yield from conv(
+                f"stacked{size}-{width}", (2, 1, 17, width), (1, 1, size, size), padding=1
+            )
     yield from conv(
         "stacked-groups", (2, 3, 9, 40), (6, 1, 3, 3), padding=((0, 2), (1, 1)), groups=3
     )
