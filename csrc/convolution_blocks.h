@@ -10,27 +10,21 @@ static inline void F(clear)(real *p, int64_t count)
 static void F(copy_rows)(const real *x, int64_t by, int64_t stride, real *to, int64_t line,
                          int64_t rows, int64_t count)
 {
-    if (stride == 1 && count <= LANES) { /* short rows are many */
-        F(mask) some = F(first_lanes)(count);
-        for (int64_t i = 0; i < rows; i++)
-            F(store_some)(to + i * line, F(load_some)(x + i * by, some), some);
-        return;
-    }
-    for (int64_t i = 0; i < rows; i++) {
-        const real *from = x + i * by;
-        real *target = to + i * line;
+    int64_t rest = count > 0 ? (count - 1) % LANES + 1 : 0, whole = count - rest;
+    F(mask) some = F(first_lanes)(rest); /* of the last vector; made once, rows are short and many */
+    F(mask) low = F(first_lanes)(2 * rest - 1), high = F(first_lanes)(2 * rest - 1 - LANES);
+    for (int64_t i = 0; i < rows; i++, x += by, to += line) {
         if (stride == 1) {
-            for (int64_t j = 0; j < count; j += LANES)
-                F(store_first)(target + j, F(load_first)(from + j, count - j), count - j);
+            for (int64_t j = 0; j < whole; j += LANES) F(store)(to + j, F(load)(x + j));
+            F(store_some)(to + whole, F(load_some)(x + whole, some), some);
         } else if (stride == 2) {
-            for (int64_t j = 0; j < count; j += LANES) {
-                int64_t left = 2 * (count - j) - 1;
-                F(vec) low = F(load_first)(from + 2 * j, left);
-                F(vec) high = left > LANES ? F(load_first)(from + 2 * j + LANES, left - LANES) : low;
-                F(store_first)(target + j, F(even)(low, high), count - j);
-            }
+            for (int64_t j = 0; j < whole; j += LANES)
+                F(store)(to + j, F(even)(F(load)(x + 2 * j), F(load)(x + 2 * j + LANES)));
+            const real *last = x + 2 * whole;
+            F(vec) a = F(load_some)(last, low), b = F(load_some)(last + LANES, high);
+            F(store_some)(to + whole, F(even)(a, b), some);
         } else {
-            for (int64_t j = 0; j < count; j++) target[j] = from[j * stride];
+            for (int64_t j = 0; j < count; j++) to[j] = x[j * stride];
         }
     }
 }
