@@ -14,7 +14,17 @@
 #define LONG_SUM 128 /* terms from which transposing a tile does not show */
 #define FEW_PIXELS 256 /* of a strided 1x1's output, where lanes along them idle */
 #define BLOCK_BYTES (640 << 10) /* of the padded copy */
-#define POINTWISE_BYTES (192 << 10) /* of that of a 1x1: each tap is a page of its own in longer lines */
+#define LOW_BLOCK 16 /* output rows of one that fits L1 nearly: where the lanes are pixels */
+#define LOW_BLOCK_BYTES (128 << 10)
+#define SPLIT_COST 8 /* loads that span two cache lines cost one in so many multiply-adds */
+#define TERMS_IN_L1 160 /* of a panel: 20 KB */
+#define STRIP_TILES 16 /* over which they stay there */
+#define POINTWISE_FILTERS 64 /* of a task */
+#define POINTWISE_CHANNELS 64 /* of a slice of its sums */
+#define POINTWISE_PIXELS (6 * WIDEST_VECTOR / REAL_BYTES) /* of a task: 24 KB of a slice */
+/* Its sums, a slice of its input, the last filters of the slice and their bias. */
+#define POINTWISE_WORK \
+    ((POINTWISE_FILTERS + POINTWISE_CHANNELS) * POINTWISE_PIXELS + TASK_CHANNELS * (POINTWISE_CHANNELS + 1))
 #define STACKED_BYTES (256 << 10) /* of that of one channel */
 #define KEEP_BYTES (256 << 10) /* of packed filters that are kept from block to block */
 #define MOST_BYTES (8 << 20) /* of one that cannot be cut smaller: beyond, the plain kernel */
@@ -22,6 +32,12 @@
 #define HALF_TILE_COST 4 /* of one with lanes of channels, over its share, in pixels */
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+
+/* Whether this is a product with a matrix of filters: no pixel sees another. */
+static inline int pointwise(const ln_conv2d_shape *d)
+{
+    return d->r * d->s * d->stride_h * d->stride_w == 1 && d->h == d->oh && d->w == d->ow;
+}
 
 /* Lines of the padded copy, for each channel: variants and row phases, and how many rows and
  * columns more than the output has. */
@@ -40,13 +56,11 @@ static inline struct lines lines_of(const ln_conv2d_shape *d, int64_t flat)
 }
 #endif
 
-/* Whether a 1x1 has too few pixels for lanes along them. */
+/* Whether a 1x1 has too few pixels for lanes along them, or planes that begin anywhere in a line. */
 static int F(few_pixels)(const ln_conv2d_shape *d)
 {
-    int64_t pixels = d->oh * d->ow, idle = ceil_div(pixels, LANES) * LANES - pixels;
-    if (d->stride_h * d->stride_w > 1)
-        return pixels <= FEW_PIXELS;
-    return pixels < 3 * LANES || idle * 8 > pixels;
+    int64_t pixels = d->oh * d->ow;
+    return pointwise(d) ? pixels < 3 * LANES || pixels % LANES : pixels <= FEW_PIXELS;
 }
 
 /* The method where input is copied as such, and the unit of pixels that its tiles compute. */
@@ -58,7 +72,7 @@ static int64_t F(method_of)(const ln_conv2d_shape *d, int64_t k, int64_t terms, 
         return LN_PIXELS;
     }
     *unit = (k >= CHANNEL_ROWS || k > FEW_CHANNEL_ROWS ? 1 : k > 1 ? 4 : 8) * LANES;
-    return LN_CHANNELS;
+    return pointwise(d) ? LN_POINTWISE : LN_CHANNELS;
 }
 
 /* The cheaper form of the copy: idle lanes at the ends of runs, and half tiles, for which filters
@@ -73,6 +87,9 @@ static int64_t F(cheaper_form)(const ln_conv2d_shape *d, int64_t k, int64_t unit
         int64_t units = ceil_div(pixels, unit);
         double run = (double)(units * unit) + (unit == FEW_PIXEL_ROWS ? units % 2 * HALF_TILE_COST : 0);
         double computed = run * (double)(form ? 1 : d->oh);
+        int split = unit != FEW_PIXEL_ROWS && d->s > 1 && (!form || d->ow % LANES);
+        if (split)
+            computed += computed / SPLIT_COST;
         double copied = (double)l.variants * (double)l.phases * (double)(d->oh + l.more_h)
                         * (double)(d->ow + l.more_w);
         cost[form] = computed * (double)(d->r * d->s * k) + FILL_COST * copied;
@@ -108,11 +125,13 @@ static int F(stack)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
 /* Set the block of a plan whose form is the better one; 0 if none is small enough. */
 static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
 {
-    double room = d->r * d->s > 1 || p->method == LN_PIXELS ? BLOCK_BYTES : POINTWISE_BYTES;
+    double room = BLOCK_BYTES;
     for (; p->flat >= 0; p->flat--) { /* whole output rows */
         struct lines l = lines_of(d, p->flat);
         double row = F(line_bytes)(d->c / d->groups, l) * (double)(d->ow + l.more_w);
         int64_t rows = (int64_t)(room / row) - l.more_h;
+        if (p->method == LN_CHANNELS)
+            rows = least(rows, most((int64_t)(LOW_BLOCK_BYTES / row) - l.more_h, LOW_BLOCK));
         if (rows >= 1) {
             p->block_h = ceil_div(d->oh, ceil_div(d->oh, least(rows, d->oh)));
             p->block_w = d->ow;
@@ -157,6 +176,13 @@ void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
         return;
     }
     tiled = (ln_conv2d_plan){.method = F(method_of)(d, k, terms, &unit)};
+    if (tiled.method == LN_POINTWISE) {
+        tiled.tasks = d->n * d->groups * ceil_div(d->oh * d->ow, POINTWISE_PIXELS)
+                      * ceil_div(k, POINTWISE_FILTERS);
+        tiled.work = POINTWISE_WORK;
+        *p = tiled;
+        return;
+    }
     tiled.flat = F(cheaper_form)(d, k, unit);
     if (!F(cut)(d, unit, &tiled))
         return;
@@ -166,7 +192,9 @@ void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
                    * (tiled.block_w + l.more_w);
     tiled.tasks = d->n * d->groups * ceil_div(d->oh, tiled.block_h) * ceil_div(d->ow, tiled.block_w)
                   * deep;
-    tiled.work = F(own_size)(tiled.method, deep, terms) + copy + SLACK;
-    tiled.taps = (terms + TAPS_AHEAD) * (d->r * d->s * d->stride_h * d->stride_w == 1 ? 2 : 1);
+    tiled.work = F(own_size)(tiled.method, deep, terms) + ceil_div(copy + SLACK, PANEL) * PANEL;
+    tiled.taps = terms * (pointwise(d) ? 2 : 1) + TAPS_AHEAD;
+    if (tiled.method == LN_PIXELS)
+        tiled.work += STRIP_TILES * MOST_VECTORS * WIDEST_VECTOR / REAL_BYTES;
     *p = tiled;
 }

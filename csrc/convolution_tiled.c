@@ -5,67 +5,84 @@
  * The work is a range of tasks, for each (image, group, block of output) one for each block
  * of filters, in this order: whoever computes a range copies each block of input once. */
 
-/* One run of pixels by a panel of channels; x is readable for a whole number of tiles. */
-static void F(pixel_row_run)(const real *x, const int64_t *taps, int64_t terms, const real *panel,
-                             const real *bias, const real *more, int rectify, real *y,
-                             int64_t y_step, int64_t channels, int64_t pixels)
+/* Runs of pixels, `line` apart, by a panel of channels; x is readable for a whole number of tiles.
+ * Long sums go by slices of terms: the weights of one stay in L1 over a strip of tiles, whose sums
+ * wait in `sums`. */
+static void F(pixel_row_runs)(const real *x, int64_t line, int64_t runs, int64_t run,
+                              const int64_t *taps, int64_t terms, const real *panel,
+                              const real *bias, const real *more, int rectify, real *y,
+                              int64_t y_step, int64_t y_line, int64_t channels, real *sums)
 {
-    for (int64_t k = 0; k < channels; k += 2 * LANES) {
-        const real *w = panel + k, *b = bias ? bias + k : NULL;
-        int64_t some = least(channels - k, 2 * LANES), done = 0;
-        while (done < pixels) {
-            const real *from = x + done, *add = more ? more + k * y_step + done : NULL;
-            real *to = y + k * y_step + done;
-            int64_t left = pixels - done;
-            if (some <= LANES) {
-                F(many_pixels_narrow)
-                (from, taps, terms, w, b, add, rectify, to, y_step, some, left);
-                done += PIXEL_ROWS;
-            } else if (left > FEW_PIXEL_ROWS) {
-                F(many_pixels_wide)(from, taps, terms, w, b, add, rectify, to, y_step, some, left);
-                done += PIXEL_ROWS;
-            } else {
-                F(few_pixels_wide)(from, taps, terms, w, b, add, rectify, to, y_step, some, left);
-                done += FEW_PIXEL_ROWS;
+    int64_t in_run = ceil_div(run, PIXEL_ROWS), tiles = runs * in_run;
+    int64_t slice = ceil_div(terms, ceil_div(terms, TERMS_IN_L1));
+    for (int64_t strip = 0; strip < tiles; strip += STRIP_TILES)
+        for (int64_t t = 0; t < terms; t += slice)
+            for (int64_t tile = strip; tile < least(strip + STRIP_TILES, tiles); tile++) {
+                int64_t i = tile / in_run, j = tile % in_run * PIXEL_ROWS, left = run - j;
+                int64_t at = i * y_line + j, count = least(slice, terms - t);
+                const real *from = x + i * line + j, *add = more ? more + at : NULL;
+                const real *weight = panel + t * PANEL;
+                real *to = t + count == terms ? y + at : NULL;
+                real *own = sums + (tile - strip) * PIXEL_ROWS * 2 * LANES;
+                if (channels <= LANES)
+                    F(many_pixels_narrow)
+                    (from, taps + t, count, weight, own, t == 0, bias, add, rectify, to, y_step,
+                     channels, left);
+                else if (left > FEW_PIXEL_ROWS)
+                    F(many_pixels_wide)
+                    (from, taps + t, count, weight, own, t == 0, bias, add, rectify, to, y_step,
+                     channels, left);
+                else
+                    F(few_pixels_wide)
+                    (from, taps + t, count, weight, own, t == 0, bias, add, rectify, to, y_step,
+                     channels, left);
             }
-        }
-    }
 }
 
-/* One run of pixels by up to TASK_CHANNELS channels; weight and bias are readable for as many,
- * unless there is but one; x for `beyond` numbers more than the run, which is a whole number of
- * vectors if that is 0. */
-static void F(channel_row_run)(const real *weight, const int64_t *taps, int64_t terms,
-                               const real *x, int64_t beyond, const real *bias, const real *more,
-                               int rectify, real *y, int64_t y_step, int64_t channels,
-                               int64_t pixels)
+/* The same by a whole panel, which may be more than a tile has columns. */
+static void F(panel_runs)(const real *x, int64_t line, int64_t runs, int64_t run,
+                          const int64_t *taps, int64_t terms, const real *panel, const real *bias,
+                          const real *more, int rectify, real *y, int64_t y_step, int64_t y_line,
+                          int64_t channels, real *sums)
 {
-    for (int64_t k = 0; k < channels; k += CHANNEL_ROWS) {
-        const real *w = weight + k * terms, *b = bias ? bias + k : NULL;
-        int64_t some = least(channels - k, CHANNEL_ROWS), done = 0;
-        while (done < pixels) {
-            const real *from = x + done, *add = more ? more + k * y_step + done : NULL;
-            real *to = y + k * y_step + done;
-            int64_t left = pixels - done;
-            if (some == 1 && left + beyond >= 8 * LANES) {
-                F(one_channel)
-                (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left);
-                done += 8 * LANES;
-            } else if (1 < some && some <= FEW_CHANNEL_ROWS && left + beyond >= 4 * LANES) {
-                F(few_channels)
-                (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left);
-                done += 4 * LANES;
-            } else if (some > FEW_CHANNEL_ROWS && left > 2 * LANES) {
-                F(many_channels)
-                (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left);
-                done += 3 * LANES;
-            } else {
-                F(many_channels_narrow)
-                (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left);
-                done += LANES;
+    for (int64_t k = 0; k < channels; k += 2 * LANES)
+        F(pixel_row_runs)(x, line, runs, run, taps, terms, panel + k, bias ? bias + k : NULL,
+                          more ? more + k * y_step : NULL, rectify, y + k * y_step, y_step, y_line,
+                          least(channels - k, 2 * LANES), sums);
+}
+
+/* Runs of pixels, `line` apart, by up to TASK_CHANNELS channels; weight and bias are readable for as
+ * many, unless there is but one; x for SLACK numbers more than the runs. */
+static void F(channel_row_runs)(const real *weight, const int64_t *taps, int64_t terms,
+                                const real *x, int64_t line, int64_t runs, int64_t run,
+                                const real *bias, const real *more, int rectify, real *y,
+                                int64_t y_step, int64_t y_line, int64_t channels)
+{
+    for (int64_t k = 0; k < channels; k += CHANNEL_ROWS)
+        for (int64_t i = 0; i < runs; i++)
+            for (int64_t j = 0, step; j < run; j += step) {
+                int64_t some = least(channels - k, CHANNEL_ROWS), left = run - j;
+                int64_t at = k * y_step + i * y_line + j;
+                const real *w = weight + k * terms, *b = bias ? bias + k : NULL;
+                const real *from = x + i * line + j, *add = more ? more + at : NULL;
+                if (some == 1) {
+                    F(one_channel)
+                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
+                    step = 8 * LANES;
+                } else if (some <= FEW_CHANNEL_ROWS) {
+                    F(few_channels)
+                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
+                    step = 4 * LANES;
+                } else if (left > 2 * LANES) {
+                    F(many_channels)
+                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
+                    step = 3 * LANES;
+                } else {
+                    F(many_channels_narrow)
+                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
+                    step = LANES;
+                }
             }
-        }
-    }
 }
 
 /* Filters [first, first + k) in panels, one after the other. */
@@ -86,6 +103,10 @@ void OP(conv2d_tiled)(const real *x, const real *weight, const real *bias,
         F(finish)(more, rectify, y, first * d->ow, last * d->ow);
         return;
     }
+    if (p->method == LN_POINTWISE) {
+        F(conv2d_pointwise)(x, weight, bias, d, more, rectify != 0, first, last, work, y);
+        return;
+    }
     if (p->method == LN_STACKED) {
         F(conv2d_stacked)(x, weight, bias, d, p, more, rectify, first, last, y);
         return;
@@ -94,22 +115,22 @@ void OP(conv2d_tiled)(const real *x, const real *weight, const real *bias,
     struct cut cut = cut_of(d, p, pixels ? PANEL : TASK_CHANNELS);
     /* A 1x1 of whole planes reads the image where it is, as far as tiles reach; what is left of a
      * block, less than a tile, is copied. */
-    int in_place = d->r * d->s * d->stride_h * d->stride_w == 1 && d->h == 1 && d->w == d->ow
-                   && d->left == 0;
-    int64_t unit = pixels ? PIXEL_ROWS : LANES, *plane_taps = taps + cut.terms + TAPS_AHEAD;
+    int in_place = pixels && pointwise(d) && d->h == 1;
+    int64_t *plane_taps = taps + cut.terms;
     if (in_place) {
-        cut.line = least(unit, p->block_w);
+        cut.line = least(PIXEL_ROWS, p->block_w);
         cut.copy_size = cut.channels * cut.line;
         for (int64_t c = 0; c < cut.channels; c++) plane_taps[c] = c * d->w;
-        extend_taps(plane_taps, cut.channels);
     }
     int kept = F(keeps_packed)(p->method, cut.deep, cut.terms);
     real *own = work; /* filters of a task, or those that are kept; then its bias */
     real *own_bias = own + cut.filters * cut.terms * (kept ? cut.deep : 1);
     real *copy = own + F(own_size)(p->method, cut.deep, cut.terms);
     int64_t plane = d->oh * d->ow, current = -1, packed_group = -1;
+    real *sums = copy + ceil_div(cut.copy_size + SLACK, PANEL) * PANEL;
     tap_table(d, &cut, p->flat, cut.channels, taps);
-    extend_taps(taps, cut.terms);
+    if (!pixels)
+        extend_taps(taps, cut.terms);
     for (int64_t task = first; task < last; task++) {
         int64_t place = task / cut.deep, part = task % cut.deep;
         int64_t block_x = place % cut.across, rest = place / cut.across;
@@ -118,7 +139,7 @@ void OP(conv2d_tiled)(const real *x, const real *weight, const real *bias,
         int64_t oh = block_y * p->block_h, ow = block_x * p->block_w;
         int64_t rows = least(p->block_h, d->oh - oh), columns = least(p->block_w, d->ow - ow);
         const real *planes = x + (image * d->c + group * cut.channels) * d->h * d->w;
-        int64_t whole = columns / unit * unit;
+        int64_t whole = columns / PIXEL_ROWS * PIXEL_ROWS;
         if (place != current) {
             if (current < 0 || (cut.across > 1 && !in_place))
                 F(clear)(copy, cut.copy_size + SLACK);
@@ -143,7 +164,7 @@ void OP(conv2d_tiled)(const real *x, const real *weight, const real *bias,
         } else if (pixels) {
             F(pack_panel)(filters, cut.terms, count, cut.terms, own);
             filters = own;
-        } else if ((count > 1 || in_place) && count < TASK_CHANNELS) { /* tiles have more rows: they read a copy */
+        } else if (count > 1 && count < TASK_CHANNELS) { /* tiles have more rows: they read a copy */
             F(copy_numbers)(filters, count * cut.terms, own);
             F(clear)(own + count * cut.terms, (TASK_CHANNELS - count) * cut.terms);
             filters = own;
@@ -155,28 +176,19 @@ void OP(conv2d_tiled)(const real *x, const real *weight, const real *bias,
         }
         int64_t runs = p->flat ? 1 : rows, run = p->flat ? rows * columns : columns;
         int64_t at = (image * d->k + k) * plane + oh * d->ow + ow;
-        for (int64_t i = 0; i < (in_place ? 2 : runs); i++) {
-            const real *from = copy + i * cut.line;
-            const int64_t *table = taps;
-            int64_t start = i * d->ow, beyond = SLACK;
-            if (in_place && i == 0) {
-                from = planes + ow;
-                table = plane_taps;
-                run = whole;
-                beyond = 0;
-            } else if (in_place) {
-                from = copy;
-                start = whole;
-                run = columns - whole;
-            }
-            real *to = y + at + start;
-            const real *add = more ? more + at + start : NULL;
-            if (pixels)
-                F(pixel_row_run)(from, table, cut.terms, filters, b, add, rectify != 0, to, plane,
-                                 count, run);
-            else
-                F(channel_row_run)(filters, table, cut.terms, from, beyond, b, add, rectify != 0, to,
-                                   plane, count, run);
+        const real *add = more ? more + at : NULL;
+        if (!pixels) {
+            F(channel_row_runs)(filters, taps, cut.terms, copy, cut.line, runs, run, b, add,
+                                rectify != 0, y + at, plane, d->ow, count);
+        } else if (!in_place) {
+            F(panel_runs)(copy, cut.line, runs, run, taps, cut.terms, filters, b, add, rectify != 0,
+                          y + at, plane, d->ow, count, sums);
+        } else {
+            F(panel_runs)(planes + ow, 0, 1, whole, plane_taps, cut.terms, filters, b, add,
+                          rectify != 0, y + at, plane, 0, count, sums);
+            F(panel_runs)(copy, 0, 1, columns - whole, taps, cut.terms, filters, b,
+                          add ? add + whole : NULL, rectify != 0, y + at + whole, plane, 0, count,
+                          sums);
         }
     }
 }

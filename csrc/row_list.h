@@ -10,6 +10,7 @@
 #include "convolution_plan.h"
 #include "convolution_blocks.h"
 #include "convolution_stacked.c"
+#include "convolution_pointwise.c"
 #include "convolution_tiled.c"
 #include "convolution_weight.c"
 #include "winograd.c"

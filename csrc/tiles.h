@@ -198,15 +198,20 @@ PIECE void F(store_columns)(F(vec) acc[], const real *more, int rectify, real *y
     }
 }
 
-/* A is the image, its numbers side by side; B packed weights, PANEL numbers a term. y is
- * (channels, pixels), bias as many numbers as the tile has columns, or NULL; what is added to y, if
- * not NULL, lies as y does; max(0, y) is written if asked for. */
+/* A is the image, its numbers side by side; B packed weights, PANEL numbers a term; some of the
+ * terms at a time: between them the tile is in `sums`. The last part writes y, (channels, pixels), or
+ * leaves the tile in `sums` where y is NULL. bias holds as many numbers as the tile has columns, or is
+ * NULL; what is added to y, if not NULL, lies as y does; max(0, y) is written if asked for. */
 PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, const real *weight,
-                         const real *bias, const real *more, int rectify, real *y, int64_t y_step,
-                         int64_t channels, int64_t pixels, int mr, int nv)
+                         real *sums, int starts, const real *bias, const real *more, int rectify,
+                         real *y, int64_t y_step, int64_t channels, int64_t pixels, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
-    for (int64_t k = 0; k < channels; k++) __builtin_prefetch(y + k * y_step, 1, 3);
+    if (!starts) {
+        UNROLL for (int i = 0; i < mr * nv; i++) acc[i] = F(load)(sums + i * LANES);
+    }
+    if (y)
+        for (int64_t k = 0; k < channels; k++) __builtin_prefetch(y + k * y_step, 1, 3);
     for (int64_t t = 0; t < count; t++) {
         F(multiply_add)(acc, x + taps[t], 1, weight, mr, nv);
         __builtin_prefetch((const void *)((uintptr_t)weight + AHEAD * PANEL * sizeof(real)), 0, 3);
@@ -214,9 +219,21 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
             __builtin_prefetch((const void *)((uintptr_t)weight + AHEAD * PANEL * sizeof(real) + 64), 0, 3);
         weight += PANEL;
     }
+    if (!y) {
+        UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
+        return;
+    }
     if (bias)
         F(add_to_rows)(acc, bias, mr, nv);
     F(store_columns)(acc, more, rectify, y, y_step, channels, pixels, mr, nv);
+}
+
+/* Ask for what a tile of `nv` vectors will write. */
+PIECE void F(ask_rows)(real *y, int64_t y_step, int64_t height, int nv)
+{
+    for (int64_t i = 0; i < height; i++)
+        UNROLL for (int line = 0; line < nv * LN_VECTOR_BYTES; line += 64)
+            __builtin_prefetch((const void *)((uintptr_t)(y + i * y_step) + line), 1, 3);
 }
 
 /* A are rows of numbers, a_step apart, B runs of the image. y is (height, width); bias holds a
@@ -227,6 +244,7 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
     uintptr_t rows = (uintptr_t)(a + mr * a_step); /* those of the next tile */
+    F(ask_rows)(y, y_step, height, nv);
     for (int64_t t = 0; t < count; t++) {
         F(multiply_add)(acc, a, a_step, b + taps[t], mr, nv);
         __builtin_prefetch((const void *)(rows + t * mr * sizeof(real)), 0, 3);
@@ -235,6 +253,41 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
             __builtin_prefetch((const void *)(later + line), 0, 3);
         a++;
         UNKNOWN(a); /* else each row gets a pointer of its own, and additions stand in the way */
+    }
+    if (bias)
+        F(add_to_columns)(acc, bias, mr, nv);
+    if (more)
+        F(add_rows)(acc, more, y_step, height, width, mr, nv);
+    if (rectify)
+        F(rectify)(acc, mr, nv);
+    F(store_rows)(acc, y, y_step, height, width, mr, nv);
+}
+
+/* For 1x1 filters: A are rows of weights, a_step apart, B planes, b_step apart; some of the terms at
+ * a time, as above. What lies `ahead` numbers after B is asked for. */
+PIECE void F(plane_rows)(const real *a, int64_t a_step, const real *b, int64_t b_step,
+                         int64_t count, int64_t ahead, real *sums, int starts, const real *bias,
+                         const real *more, int rectify, real *y, int64_t y_step, int64_t height,
+                         int64_t width, int mr, int nv)
+{
+    F(vec) acc[MOST_VECTORS] = {{0}};
+    if (!starts) {
+        UNROLL for (int i = 0; i < mr * nv; i++) acc[i] = F(load)(sums + i * LANES);
+    }
+    if (y)
+        F(ask_rows)(y, y_step, height, nv);
+    for (int64_t t = 0; t < count; t++) {
+        F(multiply_add)(acc, a, a_step, b, mr, nv);
+        uintptr_t later = (uintptr_t)b + (uintptr_t)ahead * sizeof(real);
+        UNROLL for (int line = 0; line < nv * LN_VECTOR_BYTES; line += 64)
+            __builtin_prefetch((const void *)(later + line), 0, 3);
+        b += b_step;
+        a++;
+        UNKNOWN(a);
+    }
+    if (!y) {
+        UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
+        return;
     }
     if (bias)
         F(add_to_columns)(acc, bias, mr, nv);
@@ -339,11 +392,11 @@ PIECE void F(stacked_rows)(const real *x, int64_t line, int edge, struct seen se
 
 #define PIXEL_TILE(name, mr, nv) \
     static void F(name)(const real *x, const int64_t *taps, int64_t count, const real *weight, \
-                        const real *bias, const real *more, int rectify, real *y, \
-                        int64_t y_step, int64_t channels, int64_t pixels) \
+                        real *sums, int starts, const real *bias, const real *more, int rectify, \
+                        real *y, int64_t y_step, int64_t channels, int64_t pixels) \
     { \
-        F(pixel_rows)(x, taps, count, weight, bias, more, rectify, y, y_step, channels, pixels, \
-                      mr, nv); \
+        F(pixel_rows)(x, taps, count, weight, sums, starts, bias, more, rectify, y, y_step, channels, \
+                      pixels, mr, nv); \
     }
 PIXEL_TILE(many_pixels_wide, PIXEL_ROWS, 2)
 PIXEL_TILE(many_pixels_narrow, PIXEL_ROWS, 1)
@@ -363,6 +416,19 @@ CHANNEL_TILE(many_channels_narrow, CHANNEL_ROWS, 1)
 CHANNEL_TILE(few_channels, FEW_CHANNEL_ROWS, 4)
 CHANNEL_TILE(one_channel, 1, 8)
 #undef CHANNEL_TILE
+
+#define PLANE_TILE(name, mr, nv) \
+    static void F(name)(const real *a, int64_t a_step, const real *b, int64_t b_step, \
+                        int64_t count, int64_t ahead, real *sums, int starts, const real *bias, \
+                        const real *more, int rectify, real *y, int64_t y_step, int64_t height, \
+                        int64_t width) \
+    { \
+        F(plane_rows)(a, a_step, b, b_step, count, ahead, sums, starts, bias, more, rectify, y, \
+                      y_step, height, width, mr, nv); \
+    }
+PLANE_TILE(many_planes, CHANNEL_ROWS, 3)
+PLANE_TILE(many_planes_narrow, CHANNEL_ROWS, 1)
+#undef PLANE_TILE
 
 #define TAP_TILE(width, nv) \
     static void F(taps_##width)(const real *x, int64_t line, const int64_t *taps, const real *dy, \

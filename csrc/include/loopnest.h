@@ -103,13 +103,13 @@ void ln_conv2d_backward_bias_f64(const double *dy, const ln_conv2d_shape *shape,
  * Make a plan; then each thread calls ln_conv2d_tiled on a range of plan.tasks, with work space
  * of its own: plan.work numbers (best aligned to 64 bytes) and plan.taps integers. A packed
  * weight, made once, saves packing it in each call whose method is LN_PIXELS; or it is NULL. */
-enum { LN_PLAIN, LN_PIXELS, LN_CHANNELS, LN_STACKED }; /* the kernel: told in kernels/convolution_plan.py */
+enum { LN_PLAIN, LN_PIXELS, LN_CHANNELS, LN_STACKED, LN_POINTWISE }; /* the kernel: told in kernels/convolution_plan.py */
 typedef struct {
     int64_t method, flat, block_h, block_w; /* how the work is cut */
     int64_t tasks, work, taps;
 } ln_conv2d_plan;
 
-/* reads all of shape but h, w, top and left */
+/* reads all of shape but top and left */
 void ln_conv2d_plan_f32(const ln_conv2d_shape *shape, ln_conv2d_plan *plan);
 void ln_conv2d_plan_f64(const ln_conv2d_shape *shape, ln_conv2d_plan *plan);
 /* items: the plan's tasks. more (or NULL), of y's shape, is added to the sums with their bias; then
