@@ -8,6 +8,7 @@ the package above. ``loopnest.ckernels`` has the same modules and functions in C
 from loopnest.kernels import (
     activation,
     convolution,
+    convolution_pointwise,
     convolution_stacked,
     convolution_tiled,
     convolution_weight,
@@ -26,6 +27,7 @@ from loopnest.kernels import (
 __all__ = [
     "activation",
     "convolution",
+    "convolution_pointwise",
     "convolution_stacked",
     "convolution_tiled",
     "convolution_weight",

@@ -12,19 +12,24 @@ csrc/convolution_plan.h. The choice never changes the bits.
 | STACKED  | one channel a group, square filter of 3, 5 or  | each number loaded serves        |
 |          | 7, stride 1: images, depthwise                 | several output rows              |
 | CHANNELS | few channels out (up to a vector) or short     | nothing to pack or to transpose, |
-|          | sums, depthwise, 1x1 of many pixels: the lanes | a weight loaded serves 3 vectors |
-|          | are pixels                                     |                                  |
+|          | sums: the lanes are pixels                     | a weight loaded serves 3 vectors |
+| POINTWISE| 1x1, stride 1, no padding, but what is said    | planes are read where they are,  |
+|          | above: a product of matrices, lanes are pixels | a slice of them serves all rows  |
 
-A 1x1 of stride 1 and without padding reads whole planes where they are: a tap is the next plane,
-and what a block leaves beyond its last whole tile is copied. Else PIXELS and CHANNELS read the
-input through a padded copy of a block of it, small enough for L2, cut into lines:
+A 1x1 of few pixels reads whole planes where they are (PIXELS): a tap is the next plane, and what is
+left beyond the last whole tile is copied. Else PIXELS and CHANNELS read the input through a padded
+copy of a block of it, small enough for L2, cut into lines:
 
     [channel][variant][row phase][row][column]
 
 so that the pixels of each tap are contiguous. "Rows": a line holds every stride_w-th column
 (a variant for each phase), an output row is a run. "Flat": a line is an output row as one
 column of the filter sees it (a variant for each column), lines of successive output rows
-follow each other, and the whole block is one run: no lanes idle at the ends of short rows.
+follow each other, and the whole block is one run: no lanes idle at the ends of short rows, and
+vectors begin at cache lines if the width is a number of them.
+
+Long sums go by slices of terms, between which tiles wait in memory: so that the weights (PIXELS) or
+pixels (POINTWISE) of a slice are read from L1 but once.
 """
 
 from loopnest.kernels.jit import jitable
@@ -33,17 +38,25 @@ from loopnest.kernels.tiles import (
     CHANNEL_ROWS,
     FEW_CHANNEL_ROWS,
     FEW_PIXEL_ROWS,
+    PIXEL_ROWS,
     STACKED_ROWS,
     TAPS_AHEAD,
 )
 
-PLAIN, PIXELS, CHANNELS, STACKED = 0, 1, 2, 3
+PLAIN, PIXELS, CHANNELS, STACKED, POINTWISE = 0, 1, 2, 3, 4
 
 PLAIN_BELOW = 4096  # multiply-adds
 LONG_SUM = 128  # terms from which transposing a tile does not show
 FEW_PIXELS = 256  # of a strided 1x1's output, where lanes along them idle
 BLOCK_BYTES = 640 << 10  # of the padded copy
-POINTWISE_BYTES = 192 << 10  # of that of a 1x1: each tap is a page of its own in longer lines
+LOW_BLOCK = 16  # output rows of one that fits L1 nearly: where the lanes are pixels
+LOW_BLOCK_BYTES = 128 << 10
+SPLIT_COST = 8  # loads that span two cache lines cost one in so many multiply-adds
+TERMS_IN_L1 = 160  # of a panel of packed weights: 20 KB
+STRIP_TILES = 16  # over which they stay there
+POINTWISE_FILTERS = 64  # of a task
+POINTWISE_CHANNELS = 64  # of a slice of its sums
+POINTWISE_VECTORS = 6  # pixels of a task: 24 KB of a slice
 STACKED_BYTES = 256 << 10  # of that of one channel
 KEEP_BYTES = 256 << 10  # of packed filters that are kept from block to block
 MOST_BYTES = 8 << 20  # of one that cannot be cut smaller: beyond, the plain kernel
@@ -69,15 +82,15 @@ def lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat):
 
 
 @jitable
-def few_pixels(pixels, in_place, lanes):
-    """Whether a 1x1 has too few pixels for lanes along them."""
-    idle = -pixels % lanes
-    return pixels < 3 * lanes or idle * 8 > pixels if in_place else pixels <= FEW_PIXELS
+def few_pixels(pixels, pointwise, lanes):
+    """Whether a 1x1 has too few pixels for lanes along them, or planes that begin anywhere."""
+    return pixels < 3 * lanes or pixels % lanes > 0 if pointwise else pixels <= FEW_PIXELS
 
 
 @jitable
 def plan(
-    channels, k, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w, images, itemsize,
+    channels, k, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w, images, pointwise,
+    itemsize,
 ):  # fmt: skip
     """(method, flat, block_h, block_w) for one group: ``channels`` in, ``k`` out."""
     lanes = VECTOR_BYTES // itemsize
@@ -90,10 +103,11 @@ def plan(
         rows = min(max(rows // STACKED_ROWS, 1) * STACKED_ROWS, out_h)
         if (rows + STACKED_ROWS + r) * (out_w + s) * itemsize <= MOST_BYTES:
             return STACKED, 0, rows, out_w
-    pointwise = r * s * stride_h * stride_w == 1
     few = r * s > 1 or few_pixels(out_h * out_w, pointwise, lanes)
     if k > lanes and taps >= LONG_SUM and few:
         method, unit = PIXELS, FEW_PIXEL_ROWS
+    elif pointwise:
+        return POINTWISE, 0, 0, 0
     elif k >= CHANNEL_ROWS:
         method, unit = CHANNELS, lanes
     else:
@@ -109,18 +123,23 @@ def plan(
         units = ceil_div(pixels, unit)
         run = units * unit + (units % 2 * HALF_TILE_COST if method == PIXELS else 0)
         computed = run * (1 if form else out_h)
+        if method == CHANNELS and s > 1 and (not form or out_w % lanes):
+            computed += computed / SPLIT_COST
         copied = variants * phases * (out_h + more_h) * (out_w + more_w)
         cost = computed * r * s * k + FILL_COST * copied
         if form == 0 or cost < best:
             best, flat = cost, form
     # Blocks of whole output rows, of parts of one where that is too much.
-    room = BLOCK_BYTES if r * s > 1 or method == PIXELS else POINTWISE_BYTES
+    room = BLOCK_BYTES
     for form in range(flat, -1, -1):
         variants, phases, more_h, more_w = lines(
             s, r, stride_h, stride_w, dilation_h, dilation_w, form
         )
         line = channels * variants * phases * itemsize  # bytes a row and column
-        rows = room // (line * (out_w + more_w)) - more_h
+        row = line * (out_w + more_w)
+        rows = room // row - more_h
+        if method == CHANNELS:
+            rows = min(rows, max(LOW_BLOCK_BYTES // row - more_h, LOW_BLOCK))
         if rows >= 1:
             blocks = ceil_div(out_h, min(rows, out_h))
             return method, form, ceil_div(out_h, blocks), out_w
@@ -141,8 +160,8 @@ def keeps_packed(method, deep, taps, itemsize):
 
 @jitable
 def prepare(
-    n, channels, k, groups, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w,
-    itemsize,
+    n, channels, height, width, k, groups, r, s, out_h, out_w, stride_h, stride_w, dilation_h,
+    dilation_w, itemsize,
 ):  # fmt: skip
     """(method, flat, block_h, block_w, tasks, work, taps) of a whole convolution.
 
@@ -150,13 +169,20 @@ def prepare(
     numbers of work space of one thread.
     """
     inputs, outputs = channels // groups, k // groups
+    pointwise = r * s * stride_h * stride_w == 1 and height == out_h and width == out_w
     method, flat, block_h, block_w = plan(
         inputs, outputs, r, s, out_h, out_w, stride_h, stride_w, dilation_h, dilation_w,
-        n * groups, itemsize,
+        n * groups, pointwise, itemsize,
     )  # fmt: skip
     if method == PLAIN:
         return method, flat, block_h, block_w, n * k * out_h, 0, 0
     lanes = VECTOR_BYTES // itemsize
+    if method == POINTWISE:
+        pixels = POINTWISE_VECTORS * lanes
+        tasks = n * groups * ceil_div(out_h * out_w, pixels) * ceil_div(outputs, POINTWISE_FILTERS)
+        # Sums, a slice of the input, the last filters of a slice and their bias.
+        work = (POINTWISE_FILTERS + POINTWISE_CHANNELS) * pixels
+        return method, flat, 0, 0, tasks, work + CHANNEL_ROWS * (POINTWISE_CHANNELS + 1), 0
     if method == STACKED:
         tasks = n * groups * ceil_div(out_h, block_h) * outputs
         # Tiles read whole: rows and columns beyond the block.
@@ -172,8 +198,11 @@ def prepare(
     own = terms * filters * (deep if keeps_packed(method, deep, terms, itemsize) else 1)
     own += filters  # bias of a task
     tasks = blocks * deep
-    taps = (terms + TAPS_AHEAD) * (2 if r * s * stride_h * stride_w == 1 else 1)
-    return method, flat, block_h, block_w, tasks, copy + slack + own + 4 * lanes, taps
+    taps = terms * (2 if pointwise else 1) + TAPS_AHEAD
+    work = copy + slack + own + 4 * lanes
+    if method == PIXELS:
+        work += STRIP_TILES * PIXEL_ROWS * 2 * lanes
+    return method, flat, block_h, block_w, tasks, work, taps
 
 
 @jitable

@@ -11,6 +11,8 @@ from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import (
     CHANNELS,
     PIXELS,
+    STRIP_TILES,
+    TERMS_IN_L1,
     ceil_div,
     keeps_packed,
     lines,
@@ -41,19 +43,17 @@ def copy_rows(x, at, by, stride, work, to, line, rows, count):
     """work[to + i line + j] = x[at + i by + j stride] for i < rows, j < count"""
     zero, size, lanes = x.dtype.type(0), _U(x.itemsize), VECTOR_BYTES // x.itemsize
     source, target = _U(x.ctypes.data) + _U(at) * size, _U(work.ctypes.data) + _U(to) * size
-    if stride == 1 and count <= lanes:  # short rows are many
-        for _ in range(rows):
-            copy_lanes(zero, source, target, count)
-            source += _U(by) * size
-            target += _U(line) * size
-        return
+    rest = (count - 1) % lanes + 1 if count > 0 else 0  # of the last vector
+    whole = count - rest
     for i in range(rows):
         if stride == 1:
-            for j in range(0, count, lanes):
-                copy_lanes(zero, source + _U(j) * size, target + _U(j) * size, count - j)
+            for j in range(0, whole, lanes):
+                copy_lanes(zero, source + _U(j) * size, target + _U(j) * size, lanes)
+            copy_lanes(zero, source + _U(whole) * size, target + _U(whole) * size, rest)
         elif stride == 2:
-            for j in range(0, count, lanes):
-                copy_alternate(zero, source + _U(2 * j) * size, target + _U(j) * size, count - j)
+            for j in range(0, whole, lanes):
+                copy_alternate(zero, source + _U(2 * j) * size, target + _U(j) * size, lanes)
+            copy_alternate(zero, source + _U(2 * whole) * size, target + _U(whole) * size, rest)
         else:
             for j in range(_U(count)):
                 work[_U(to + i * line) + j] = x[_U(at + i * by) + j * _U(stride)]
@@ -161,60 +161,71 @@ def pack_group(zero, weight, first, k, terms, target):
 
 
 @block
-def pixel_row_run(
-    zero, x, taps, terms, weight, bias, y, y_step, channels, pixels, more, finish
+def pixel_row_runs(
+    zero, x, line, runs, run, taps, terms, weight, bias, y, y_step, y_line, channels, more, finish,
+    sums,
 ):  # fmt: skip
-    """One run of pixels by up to two vectors of channels; all are addresses and counts.
+    """Runs of pixels, ``line`` numbers apart, by up to two vectors of channels; addresses and counts.
 
-    x is readable for a whole number of tiles.
+    x is readable for a whole number of tiles. Long sums go by slices of terms: the weights of one
+    stay in L1 over a strip of tiles, whose sums wait in ``sums``.
     """
     size = _U(size_of(zero))
     wide = channels > VECTOR_BYTES // size_of(zero)
-    done = 0
-    while done < pixels:
-        at, to, left = x + _U(done) * size, y + _U(done) * size, pixels - done
-        if not wide:
-            tiles.many_pixels_narrow(
-                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left, more, finish
-            )
-            done += PIXEL_ROWS
-        elif left > FEW_PIXEL_ROWS:
-            tiles.many_pixels_wide(
-                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left, more, finish
-            )
-            done += PIXEL_ROWS
-        else:
-            tiles.few_pixels_wide(
-                zero, at, size, taps, terms, weight, bias, to, y_step, channels, left, more, finish
-            )
-            done += FEW_PIXEL_ROWS
+    in_run = ceil_div(run, PIXEL_ROWS)
+    tiles_ = runs * in_run
+    part = ceil_div(terms, ceil_div(terms, TERMS_IN_L1))
+    for strip in range(0, tiles_, STRIP_TILES):
+        for t in range(0, terms, part):
+            count = min(part, terms - t)
+            table, filters = taps + _U(8 * t), weight + _U(2 * t) * _VECTOR
+            for tile in range(strip, min(strip + STRIP_TILES, tiles_)):
+                i, j = tile // in_run, tile % in_run * PIXEL_ROWS
+                at, left = x + _U(i * line + j) * size, run - j
+                to = y + _U(i * y_line + j) * size if t + count == terms else _U(0)
+                own = sums + _U((tile - strip) * PIXEL_ROWS * 2) * _VECTOR
+                if not wide:
+                    tiles.many_pixels_narrow(
+                        zero, at, size, table, count, filters, own, t == 0, bias, to, y_step,
+                        channels, left, more, finish,
+                    )  # fmt: skip
+                elif left > FEW_PIXEL_ROWS:
+                    tiles.many_pixels_wide(
+                        zero, at, size, table, count, filters, own, t == 0, bias, to, y_step,
+                        channels, left, more, finish,
+                    )  # fmt: skip
+                else:
+                    tiles.few_pixels_wide(
+                        zero, at, size, table, count, filters, own, t == 0, bias, to, y_step,
+                        channels, left, more, finish,
+                    )  # fmt: skip
 
 
 @block
 def channel_row_run(
-    zero, weight, taps, terms, x, bias, y, y_step, channels, pixels, beyond, more, finish
+    zero, weight, taps, terms, x, bias, y, y_step, channels, pixels, more, finish
 ):  # fmt: skip
     """One run of pixels by up to CHANNEL_ROWS channels; all are addresses and counts.
 
-    weight and bias are readable for as many rows as the tile that serves has, x for ``beyond``
-    numbers more than the run, which is a whole number of vectors if that is 0.
+    weight and bias are readable for as many rows as the tile that serves has, x for 8 vectors more
+    than the run.
     """
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
     step = _U(terms) * size
     done = 0
     while done < pixels:
         b, to, left = x + _U(done) * size, y + _U(done) * size, pixels - done
-        if channels == 1 and left + beyond >= 8 * lanes:
+        if channels == 1:
             tiles.one_channel(
                 zero, weight, step, b, taps, terms, bias, to, y_step, 1, left, more, finish
             )
             done += 8 * lanes
-        elif 1 < channels <= FEW_CHANNEL_ROWS and left + beyond >= 4 * lanes:
+        elif channels <= FEW_CHANNEL_ROWS:
             tiles.few_channels(
                 zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
             )
             done += 4 * lanes
-        elif channels > FEW_CHANNEL_ROWS and left > 2 * lanes:
+        elif left > 2 * lanes:
             tiles.many_channels(
                 zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
             )
@@ -237,12 +248,12 @@ def place_of(task, groups, down, across, deep):
 
 
 @block
-def readable_filters(zero, filters, bias, count, terms, work, own, more, alone):
+def readable_filters(zero, filters, bias, count, terms, work, own, more):
     """(filters, bias), or copies that tiles may read CHANNEL_ROWS rows of; addresses.
 
-    The copies go to work[own:] and to work[more:]. ``alone``: one filter needs none.
+    The copies go to work[own:] and to work[more:]; one filter needs none.
     """
-    if (count == 1 and alone) or count == CHANNEL_ROWS:
+    if count == 1 or count == CHANNEL_ROWS:
         return filters, bias
     start, size = _U(work.ctypes.data), _U(work.itemsize)
     copy_numbers(zero, filters, start + _U(own) * size, count * terms)
@@ -258,7 +269,6 @@ def plane_taps(channels, plane, itemsize, taps, first):
     """Table for a 1x1: where the planes begin, in bytes, from taps[first] on."""
     for c in range(channels):
         taps[_U(first + c)] = c * plane * itemsize
-    extend_taps(taps[first:], channels)
 
 
 def _tiled(pixel_rows):
@@ -282,17 +292,18 @@ def _tiled(pixel_rows):
         copy_size = channels * variants * phases * line_rows * line
         # A 1x1 of whole planes reads the image where it is, as far as tiles reach; what is left of
         # a block, less than a tile, is copied.
-        unit = PIXEL_ROWS if pixel_rows else lanes
-        in_place = r * s * stride_h * stride_w == 1 and height == 1 and width == out_w and left == 0
+        in_place = pixel_rows and r * s * stride_h * stride_w == 1 and height == out_h == 1
+        in_place = in_place and width == out_w
         if in_place:
-            line = min(unit, block_w)
+            line = min(PIXEL_ROWS, block_w)
             copy_size = channels * line
-            plane_taps(channels, width, x.itemsize, taps, terms + TAPS_AHEAD)
+            plane_taps(channels, width, x.itemsize, taps, terms)
         tap_table(
             channels, r, s, stride_h, stride_w, dilation_h, dilation_w, flat, variants, phases,
             line, line_rows, x.itemsize, taps,
         )  # fmt: skip
-        extend_taps(taps, terms)
+        if not pixel_rows:
+            extend_taps(taps, terms)
         filters = 2 * lanes if pixel_rows else CHANNEL_ROWS  # of one task
         down, across, deep = (
             ceil_div(out_h, block_h),
@@ -306,6 +317,7 @@ def _tiled(pixel_rows):
         block_size = _U(terms) * _U(2 * VECTOR_BYTES)
         kept = keeps_packed(PIXELS if pixel_rows else CHANNELS, deep, terms, x.itemsize)
         own_bias = own + _U(filters * terms * (deep if kept else 1)) * size
+        sums = own_bias + _U(filters) * size
         y_step = _U(out_h * out_w) * size
         finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
         addend = _U(more.ctypes.data) - _U(y.ctypes.data)
@@ -316,7 +328,7 @@ def _tiled(pixel_rows):
             oh, ow = block_y * block_h, block_x * block_w
             rows, columns = min(block_h, out_h - oh), min(block_w, out_w - ow)
             plane = image * all_channels + group * channels
-            whole = columns // unit * unit
+            whole = columns // PIXEL_ROWS * PIXEL_ROWS
             if place != current:
                 if current < 0 or (across > 1 and not in_place):
                     clear(work, 0, copy_size + 8 * lanes)
@@ -355,29 +367,26 @@ def _tiled(pixel_rows):
             else:
                 filter_ = _U(weight.ctypes.data) + _U(at * terms) * size
                 filter_, offset = readable_filters(
-                    zero, filter_, offset, count, terms, work, own_at, own_at + filters * terms,
-                    not in_place,
-                )  # fmt: skip
+                    zero, filter_, offset, count, terms, work, own_at, own_at + filters * terms
+                )
             runs, run = (1, rows * out_w) if flat else (rows, columns)
-            for i in range(2 if in_place else runs):
-                source, start, beyond = copy + _U(i * line) * size, i * out_w, 8 * lanes
-                table = _U(taps.ctypes.data)
-                if in_place and i == 0:
-                    source = _U(x.ctypes.data) + _U(plane * width + ow) * size
-                    table += _U((terms + TAPS_AHEAD) * 8)
-                    run, beyond = whole, 0
-                elif in_place:
-                    source, start, run = copy, whole, columns - whole
-                to = target + _U(start) * size
-                if pixel_rows:
-                    pixel_row_run(
-                        zero, source, table, terms, filter_, offset, to, y_step, count, run,
-                        addend, finish,
+            if pixel_rows:
+                source, table, start = copy, 0, 0
+                if in_place:  # first what is read where it is, then the rest
+                    source, table = _U(x.ctypes.data) + _U(plane * width + ow) * size, terms
+                    run = whole
+                for _ in range(2 if in_place else 1):
+                    pixel_row_runs(
+                        zero, source, line, runs, run, _U(taps.ctypes.data) + _U(8 * table), terms,
+                        filter_, offset, target + _U(start) * size, y_step, out_w, count, addend,
+                        finish, sums,
                     )  # fmt: skip
-                else:
+                    source, table, start, run = copy, 0, whole, columns - whole
+            else:
+                for i in range(runs):
                     channel_row_run(
-                        zero, filter_, table, terms, source, offset, to, y_step, count, run,
-                        beyond, addend, finish,
+                        zero, filter_, _U(taps.ctypes.data), terms, copy + _U(i * line) * size,
+                        offset, target + _U(i * out_w) * size, y_step, count, run, addend, finish,
                     )  # fmt: skip
 
     return conv2d

@@ -78,15 +78,23 @@ TAP_ROWS = 8 if REGISTERS == 32 else 5
 
 
 def _pixel_rows(mr, nv):
-    """Tile maker; y is (channels, pixels), bias as many numbers as the tile has columns, or 0."""
+    """Tile maker; some of the terms at a time: between them the tile is in ``sums``.
+
+    The last part writes y, (channels, pixels), or leaves the tile in ``sums`` where y is 0. bias
+    holds as many numbers as the tile has columns, or is 0.
+    """
 
     @scalar
     def tile(
-        zero, x, x_step, taps, count, weight, bias, y, y_step, channels, pixels, more, finish
+        zero, x, x_step, taps, count, weight, sums, starts, bias, y, y_step, channels, pixels, more,
+        finish,
     ):  # fmt: skip
         acc = zero_tile(zero, mr, nv)
-        for channel in range(channels):
-            prefetch(y + _U(channel) * y_step, 1)
+        if not starts:
+            acc = load_tile(zero, sums, mr, nv)
+        if y:
+            for channel in range(channels):
+                prefetch(y + _U(channel) * y_step, 1)
         for _ in range(count):
             acc = multiply_add(acc, x + _U(integer_at(taps)), x_step, weight, mr, nv)
             prefetch(weight + _AHEAD, 0)
@@ -94,13 +102,16 @@ def _pixel_rows(mr, nv):
                 prefetch(weight + _AHEAD + _LINE, 0)
             taps += _TAP
             weight += _PACKED
-        if bias:
-            acc = add_to_rows(acc, bias, mr, nv)
-        if finish & ADD:
-            acc = add_columns(acc, y + more, y_step, channels, pixels, mr, nv)
-        if finish & RECTIFY:
-            acc = rectified(acc)
-        store_columns(acc, y, y_step, channels, pixels, mr, nv)
+        if y:
+            if bias:
+                acc = add_to_rows(acc, bias, mr, nv)
+            if finish & ADD:
+                acc = add_columns(acc, y + more, y_step, channels, pixels, mr, nv)
+            if finish & RECTIFY:
+                acc = rectified(acc)
+            store_columns(acc, y, y_step, channels, pixels, mr, nv)
+        else:
+            store_tile(acc, sums)
 
     return tile
 
@@ -110,31 +121,42 @@ many_pixels_narrow = _pixel_rows(PIXEL_ROWS, 1)
 few_pixels_wide = _pixel_rows(FEW_PIXEL_ROWS, 2)
 
 
+def _asker(nv):
+    """What asks for the cache lines of ``nv`` vectors at an address, to read or (1) to write."""
+    some_lines = nv * VECTOR_BYTES > 64
+    many_lines = nv * VECTOR_BYTES > 128
+
+    def maker(write):
+        @scalar
+        def ask(at):
+            prefetch(at, write)
+            if some_lines:
+                prefetch(at + _LINE, write)
+            if many_lines:
+                prefetch(at + _LINE + _LINE, write)
+
+        return ask
+
+    return maker(0), maker(1)
+
+
 def _channel_rows(mr, nv):
     """Tile maker; a, b, y and bias are the matrices of the product and what is added to its rows.
 
     The tile is written down to ``height`` and across to ``width``; bias 0 means none.
     """
-    some_lines = nv * VECTOR_BYTES > 64
-    many_lines = nv * VECTOR_BYTES > 128
-
-    @scalar
-    def ask(b, taps):
-        later = b + _U(integer_at(taps + _LATER))
-        prefetch(later, 0)
-        if some_lines:
-            prefetch(later + _LINE, 0)
-        if many_lines:
-            prefetch(later + _LINE + _LINE, 0)
+    ask, ask_to_write = _asker(nv)
 
     @scalar
     def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width, more, finish):
         acc = zero_tile(zero, mr, nv)
         rows = a + _U(mr) * a_step  # those of the next tile
         size = _U(size_of(zero))
+        for i in range(height):
+            ask_to_write(y + _U(i) * y_step)
         for _ in range(count):
             acc = multiply_add(acc, a, a_step, b + _U(integer_at(taps)), mr, nv)
-            ask(b, taps)
+            ask(b + _U(integer_at(taps + _LATER)))
             prefetch(rows, 0)
             rows += _U(mr) * size
             taps += _TAP
@@ -154,6 +176,47 @@ many_channels = _channel_rows(CHANNEL_ROWS, 3)
 many_channels_narrow = _channel_rows(CHANNEL_ROWS, 1)
 few_channels = _channel_rows(FEW_CHANNEL_ROWS, 4)
 one_channel = _channel_rows(1, 8)
+
+
+def _plane_rows(mr, nv):
+    """Tile maker for 1x1 filters: a are rows of weights, b planes, b_step apart.
+
+    Some of the terms at a time, as above. What lies ``ahead`` bytes after b is asked for.
+    """
+    ask, ask_to_write = _asker(nv)
+
+    @scalar
+    def tile(
+        zero, a, a_step, b, b_step, count, ahead, sums, starts, bias, y, y_step, height, width,
+        more, finish,
+    ):  # fmt: skip
+        acc = zero_tile(zero, mr, nv)
+        if not starts:
+            acc = load_tile(zero, sums, mr, nv)
+        if y:
+            for i in range(height):
+                ask_to_write(y + _U(i) * y_step)
+        for _ in range(count):
+            acc = multiply_add(acc, a, a_step, b, mr, nv)
+            ask(b + ahead)
+            b += b_step
+            a = unknown(a + _U(size_of(zero)))
+        if y:
+            if bias:
+                acc = add_to_columns(acc, bias, mr, nv)
+            if finish & ADD:
+                acc = add_rows(acc, y + more, y_step, height, width, mr, nv)
+            if finish & RECTIFY:
+                acc = rectified(acc)
+            store_rows(acc, y, y_step, height, width, mr, nv)
+        else:
+            store_tile(acc, sums)
+
+    return tile
+
+
+many_planes = _plane_rows(CHANNEL_ROWS, 3)
+many_planes_narrow = _plane_rows(CHANNEL_ROWS, 1)
 
 
 def _sample_rows(mr, nv):

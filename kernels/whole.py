@@ -6,6 +6,7 @@ import numpy as np
 
 from loopnest.kernels import (
     convolution,
+    convolution_pointwise,
     convolution_stacked,
     convolution_tiled,
     convolution_weight,
@@ -15,7 +16,7 @@ from loopnest.kernels import (
     pooling,
     winograd,
 )
-from loopnest.kernels.convolution_plan import PIXELS, PLAIN, SMALL_GRADIENT, STACKED
+from loopnest.kernels.convolution_plan import PIXELS, PLAIN, POINTWISE, SMALL_GRADIENT, STACKED
 from loopnest.kernels.jit import block, kernel
 from loopnest.kernels.linking import linked
 
@@ -24,6 +25,7 @@ IGNORED = -100  # the class of a row that does not count, as PyTorch has it
 _conv2d_plain = linked(convolution.conv2d)
 _conv2d_pixels = linked(convolution_tiled.conv2d_pixels)
 _conv2d_channels = linked(convolution_tiled.conv2d_channels)
+_conv2d_pointwise = linked(convolution_pointwise.conv2d_pointwise)
 _conv2d_stacked = linked(convolution_stacked.conv2d_stacked)
 _transform_filters = linked(winograd.transform_filters)
 _conv2d_winograd = linked(winograd.conv2d_winograd)
@@ -61,7 +63,7 @@ def conv2d(x, weight, packed, bias, options, groups, y):
         h, w, oh, ow = 1, h * w, 1, oh * ow  # nothing tells rows apart
     rows, out = x.reshape((n, c, h, w)), y.reshape((n, k, oh, ow))
     method, flat, block_h, block_w, tasks, work_size, taps_size = convolution_tiled.prepare(
-        n, c, k, groups, r, s, oh, ow, sh, sw, dh, dw, x.itemsize
+        n, c, h, w, k, groups, r, s, oh, ow, sh, sw, dh, dw, x.itemsize
     )
     if method == PLAIN:
         _conv2d_plain(rows, weight, bias, sh, sw, top, left, dh, dw, groups, 0, tasks, out)
@@ -69,6 +71,8 @@ def conv2d(x, weight, packed, bias, options, groups, y):
     work, taps = scratch(x, work_size), np.empty(taps_size, np.int64)
     if method == STACKED:
         _conv2d_stacked(rows, weight, bias, top, left, groups, block_h, 0, tasks, work, out)
+    elif method == POINTWISE:
+        _conv2d_pointwise(rows, weight, bias, groups, 0, tasks, bias[:0], False, work, out)
     elif method == PIXELS:
         _conv2d_pixels(
             rows, weight, bias, sh, sw, top, left, dh, dw, groups,

@@ -20,7 +20,14 @@ from hypothesis import strategies as st
 import loopnest as ln
 from loopnest import _c, ckernels, kernels
 from loopnest.kernels import convolution_plan
-from loopnest.kernels.convolution_plan import CHANNELS, PIXELS, PLAIN, STACKED, ceil_div
+from loopnest.kernels.convolution_plan import (
+    CHANNELS,
+    PIXELS,
+    PLAIN,
+    POINTWISE,
+    STACKED,
+    ceil_div,
+)
 from loopnest.kernels.jit import _KernelCache
 from loopnest.kernels.simd_tiles import VECTOR_BYTES
 
@@ -142,11 +149,10 @@ def test_blocks(problem, method, with_bias, with_packed, cut, dtype, side, data)
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 2), st.integers(1, 3), st.integers(1, 20), st.integers(1, 40),
-    st.integers(1, 200), st.sampled_from([PIXELS, CHANNELS]), st.booleans(), st.booleans(),
-    st.floats(0, 1), DTYPES, SIDES, st.data(),
+    st.integers(1, 200), st.booleans(), st.booleans(), st.floats(0, 1), DTYPES, SIDES, st.data(),
 )  # fmt: skip
-def test_pointwise_reads_in_place(
-    n, groups, c, k, pixels, method, with_bias, with_packed, cut, dtype, side, data
+def test_pixels_of_planes_are_read_in_place(
+    n, groups, c, k, pixels, with_bias, with_packed, cut, dtype, side, data
 ):
     """A 1x1 of whole planes: no byte beyond x is read, up to its very last number."""
     x_shape, y_shape = (n, groups * c, 1, pixels), (n, groups * k, 1, pixels)
@@ -157,9 +163,44 @@ def test_pointwise_reads_in_place(
     expected = plain(x, weight, bias, options, groups, y_shape)
     more, rectify, expected = finished(arrays, expected, data)
     tiled_everywhere(
-        arrays, method, (x, weight, bias, options, groups, y_shape), (0, 1, block_w), with_packed,
+        arrays, PIXELS, (x, weight, bias, options, groups, y_shape), (0, 1, block_w), with_packed,
         more, rectify, cut, expected, data.draw(st.booleans()),
     )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 2), st.integers(1, 3), st.sampled_from([1, 7, 63, 64, 65, 130]),
+    st.sampled_from([1, 3, 8, 63, 64, 65, 77]), st.integers(1, 230), st.booleans(), st.floats(0, 1),
+    DTYPES, SIDES, st.data(),
+)  # fmt: skip
+def test_pointwise(n, groups, c, k, pixels, with_bias, cut, dtype, side, data):
+    """Tails of strips, of blocks of filters and of slices of channels; planes that are vectors' and not."""
+    pixels = data.draw(st.sampled_from([pixels, pixels // 16 * 16 + 16]))
+    y_shape, options = (n, groups * k, 1, pixels), (1, 1, 0, 0, 1, 1)
+    arrays = Arrays(dtype, side, 7)
+    x, weight = arrays.normal(n, groups * c, 1, pixels), arrays.normal(groups * k, c, 1, 1)
+    bias = arrays.normal(len(weight)) if with_bias else arrays.nothing()
+    more, rectify, expected = finished(
+        arrays, plain(x, weight, bias, options, groups, y_shape), data
+    )
+    plan, in_place = convolution_plan, data.draw(st.booleans())
+    for name, module in backends():
+        # C's plans hold in each instruction set, the widest decides
+        strip = plan.POINTWISE_VECTORS * lanes_of(module, x.itemsize)
+        if module is ckernels:
+            strip = 384 // x.itemsize
+        work = (plan.POINTWISE_FILTERS + plan.POINTWISE_CHANNELS) * strip
+        work = arrays.spoilt(work + 8 * (plan.POINTWISE_CHANNELS + 1))
+        y = arrays.spoilt(*y_shape)
+        addend = more
+        if more.size and in_place:
+            y[...] = more
+            addend = y
+        tasks = n * groups * ceil_div(pixels, strip) * ceil_div(k, plan.POINTWISE_FILTERS)
+        kernel = module.convolution_pointwise.conv2d_pointwise
+        run(kernel, tasks, cut, (x, weight, bias, groups), (addend, rectify, work, y))
+        assert_same_bits(y, expected, name)
 
 
 def finished(arrays, y, data):
@@ -189,8 +230,9 @@ def tiled_everywhere(
             packed = arrays.spoilt(tiled.packed_size(len(weight), groups, terms, x.itemsize))
             tiled.pack_conv2d(weight, groups, packed)
         copy = weight.shape[1] * lines_size(weight, options, flat, block_h, block_w)
-        work = arrays.spoilt(copy + 12 * lanes + (deep * terms + 2) * filters)
-        taps = arrays.spoilt(2 * (terms + convolution_plan.TAPS_AHEAD), dtype=np.int64)
+        sums = convolution_plan.STRIP_TILES * 28 * 64 // x.itemsize
+        work = arrays.spoilt(copy + 12 * lanes + (deep * terms + 2) * filters + sums)
+        taps = arrays.spoilt(2 * terms + convolution_plan.TAPS_AHEAD, dtype=np.int64)
         y = arrays.spoilt(*y_shape)
         addend = more
         if more.size and in_place:  # what is added lies where the sum goes
@@ -338,6 +380,7 @@ SERVED = [
     (PIXELS, (1, 36, 30, 31), (40, 18, 3, 3), 2, 2),
     (CHANNELS, (1, 3, 20, 45), (20, 3, 3, 3), 1, 1),
     (CHANNELS, (1, 70, 1, 200), (20, 70, 1, 1), 1, 1),
+    (POINTWISE, (2, 70, 10, 20), (20, 35, 1, 1), 2, 1),
     (CHANNELS, (2, 4, 20, 21), (6, 2, 5, 4), 2, 3),
     (STACKED, (1, 1, 40, 100), (1, 1, 5, 5), 1, 1),
     (STACKED, (2, 6, 21, 30), (12, 1, 3, 3), 6, 1),
@@ -348,12 +391,13 @@ SERVED = [
 def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, groups, stride, dtype):
     """A plan, and a packed weight, made in one set give the right bits in all others."""
     (n, c, h, w), (k, _, r, s) = x_shape, weight_shape
-    options = (stride, stride, 1, 2, 1, 1)
-    oh, ow = (h + 2 - r) // stride + 1, (w + 3 - s) // stride + 1
+    top, left = (0, 0) if method == POINTWISE else (1, 2)
+    options = (stride, stride, top, left, 1, 1)
+    oh, ow = (h + 2 * top - r) // stride + 1, (w + left + min(left, 1) - s) // stride + 1
     arrays = Arrays(dtype, at_page_end, 5)
     x, weight, bias = arrays.normal(*x_shape), arrays.normal(*weight_shape), arrays.normal(k)
     expected = plain(x, weight, bias, options, groups, (n, k, oh, ow))
-    tiled, sizes = ckernels.convolution_tiled, (n, c, k, groups, r, s, oh, ow)
+    tiled, sizes = ckernels.convolution_tiled, (n, c, h, w, k, groups, r, s, oh, ow)
     sizes = (*sizes, *options[:2], *options[4:], x.itemsize)
     by_numba = kernels.convolution_tiled.prepare(*sizes)
     assert by_numba[0] == method
@@ -377,6 +421,10 @@ def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, grou
             if method == STACKED:
                 ckernels.convolution_stacked.conv2d_stacked(
                     x, weight, bias, *options[2:4], groups, block_h, 0, tasks, work, y
+                )
+            elif method == POINTWISE:
+                ckernels.convolution_pointwise.conv2d_pointwise(
+                    x, weight, bias, groups, 0, tasks, arrays.nothing(), False, work, y
                 )
             else:
                 kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels

@@ -14,7 +14,7 @@ from loopnest import backend, checks, direct, packing, scratch, threads, winogra
 from loopnest.output_size import Geometry, resolve
 
 # Methods of kernels/convolution_plan.py.
-PLAIN, PIXELS, CHANNELS, STACKED = 0, 1, 2, 3
+PLAIN, PIXELS, CHANNELS, STACKED, POINTWISE = 0, 1, 2, 3, 4
 PLAIN_BELOW = 4096  # multiply-adds: not worth asking
 
 Run = Callable[[], Any]  # computes, and returns the call that it was if that was small
@@ -264,8 +264,9 @@ def _multiply(
         x, y = x.reshape(n, c, h, w), y.reshape(n, k, oh, ow)
     tiled = backend.kernels.convolution_tiled
     plan = _blocks(
-        tiled, n, c, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w, x.itemsize
-    )
+        tiled, n, c, h, w, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w,
+        x.itemsize,
+    )  # fmt: skip
     if plan.method == PLAIN:
         plain = backend.kernels.convolution.conv2d
         return _cut(plain, (x, weight, bias, *options, groups), (), plan, multiply_adds, y), False
@@ -273,13 +274,16 @@ def _multiply(
         stacked = backend.kernels.convolution_stacked.conv2d_stacked
         small = x, weight, bias, top, left, groups, plan.block_h
         return _cut(stacked, small, (), plan, multiply_adds / 16, y), False
+    finish = _EMPTY[x.dtype] if more is None else more.reshape(-1), rectify
+    if plan.method == POINTWISE:
+        pointwise = backend.kernels.convolution_pointwise.conv2d_pointwise
+        return _cut(pointwise, (x, weight, bias, groups), finish, plan, multiply_adds / 16, y), True
     kernel = tiled.conv2d_pixels if plan.method == PIXELS else tiled.conv2d_channels
     packed = _EMPTY[x.dtype]
     if handle is not None and plan.method == PIXELS:
         packed = handle.packed()
     before = x, weight, bias, *options, groups, plan.flat, plan.block_h, plan.block_w
-    after = packed, _EMPTY[x.dtype] if more is None else more.reshape(-1), rectify
-    return _cut(kernel, before, after, plan, multiply_adds / 16, y), True
+    return _cut(kernel, before, (packed, *finish), plan, multiply_adds / 16, y), True
 
 
 def _cut(

@@ -70,7 +70,7 @@ def _layer(t: Any, channels: int, size: int, kernel: int) -> tuple[np.ndarray, n
 
 def _conv2d(t: Any) -> None:
     # One layer for each row of the table in kernels/convolution_plan.py.
-    for channels, size, kernel in ((1, 4, 4), (1, 32, 3), (8, 16, 3), (32, 16, 3)):
+    for channels, size, kernel in ((1, 4, 4), (1, 32, 3), (8, 16, 3), (32, 16, 3), (8, 16, 1)):
         ln.conv2d(*_layer(t, channels, size, kernel), np.ones(channels, t))
     _winograd(t)
 

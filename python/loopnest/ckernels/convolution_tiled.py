@@ -24,11 +24,12 @@ def _plan_of(method: int, flat: int, block_h: int, block_w: int) -> Any:
 
 
 def prepare(
-    n, channels, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w, itemsize,
+    n, channels, h, w, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w,
+    itemsize,
 ):  # fmt: skip
     options = stride_h, stride_w, 0, 0, dilation_h, dilation_w, groups
     plan = ffi.new("ln_conv2d_plan *")
-    _PLAN[itemsize](shape_of((n, channels, 0, 0), (k, 0, r, s), (n, k, oh, ow), *options), plan)
+    _PLAN[itemsize](shape_of((n, channels, h, w), (k, 0, r, s), (n, k, oh, ow), *options), plan)
     blocks = plan.method, plan.flat, plan.block_h, plan.block_w
     return *blocks, plan.tasks, plan.work, plan.taps
 

@@ -1,0 +1,109 @@
+"""2D convolution with 1x1 filters, stride 1, no padding: the product of the matrix of filters with
+that of planes. The twin is csrc/convolution_pointwise.c.
+
+The work is a range of tasks: for each (image, group, strip of pixels) one for each block of filters.
+The sums of a task go by slices of channels, so that a slice of the strip stays in L1 for all
+filters. It is read where it is if planes begin where vectors do, else through a copy.
+"""
+
+import numpy as np
+
+from loopnest.kernels import tiles
+from loopnest.kernels.convolution_plan import (
+    POINTWISE_CHANNELS,
+    POINTWISE_FILTERS,
+    POINTWISE_VECTORS,
+    ceil_div,
+)
+from loopnest.kernels.convolution_tiled import clear, copy_numbers, copy_rows
+from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, size_of
+from loopnest.kernels.tiles import ADD, CHANNEL_ROWS, RECTIFY
+
+_U = np.uint64
+_STRIP = _U(POINTWISE_VECTORS * VECTOR_BYTES)
+
+
+@block
+def pointwise_tiles(
+    zero, a, a_step, x, x_step, ahead, channels, pixels, sums, starts, bias, y, y_step, filters,
+    more, finish,
+):  # fmt: skip
+    """Up to CHANNEL_ROWS filters at a, bytes a_step apart, over a slice of channels at x.
+
+    x is readable for whole vectors; a and bias for CHANNEL_ROWS filters. y is 0 but for the last
+    slice; the input ``ahead`` bytes further is asked for.
+    """
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    j = 0
+    while j < pixels:
+        at, own = _U(j) * size, sums + _U(j * CHANNEL_ROWS) * size
+        to, left = y + at if y else y, pixels - j
+        if left > 2 * lanes:
+            tiles.many_planes(
+                zero, a, a_step, x + at, x_step, channels, ahead, own, starts, bias, to, y_step,
+                filters, left, more, finish,
+            )  # fmt: skip
+            j += 3 * lanes
+        else:
+            tiles.many_planes_narrow(
+                zero, a, a_step, x + at, x_step, channels, ahead, own, starts, bias, to, y_step,
+                filters, left, more, finish,
+            )  # fmt: skip
+            j += lanes
+
+
+@kernel
+def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, y):
+    """y = x * weight + bias + more, where these are not empty; then max(0, y) if asked for."""
+    n, all_channels, height, width = x.shape
+    all_k, terms = weight.shape[0], weight.shape[1]
+    k, plane = all_k // groups, height * width
+    zero, size, lanes = x.dtype.type(0), _U(x.itemsize), VECTOR_BYTES // x.itemsize
+    strip = POINTWISE_VECTORS * lanes
+    strips, deep = ceil_div(plane, strip), ceil_div(k, POINTWISE_FILTERS)
+    in_place = plane % lanes == 0
+    x1, image_step = x.reshape(x.size), _U(plane) * size
+    sums = _U(work.ctypes.data)
+    copy_at = POINTWISE_FILTERS * strip
+    own_at = copy_at + POINTWISE_CHANNELS * strip
+    own = sums + _U(own_at) * size
+    own_bias = own + _U(CHANNEL_ROWS * POINTWISE_CHANNELS) * size
+    finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
+    addend = _U(more.ctypes.data) - _U(y.ctypes.data)
+    if not in_place:  # what is not used must not be slow subnormals
+        clear(work, copy_at, POINTWISE_CHANNELS * strip)
+    for task in range(first, last):
+        place, part = divmod(task, deep)
+        rest, column = divmod(place, strips)
+        image, group = divmod(rest, groups)
+        start, pixels = column * strip, min(strip, plane - column * strip)
+        filter_ = group * k + part * POINTWISE_FILTERS
+        filters = min(POINTWISE_FILTERS, k - part * POINTWISE_FILTERS)
+        target = _U(y.ctypes.data) + _U((image * all_k + filter_) * plane + start) * size
+        for c in range(0, terms, POINTWISE_CHANNELS):
+            count = min(POINTWISE_CHANNELS, terms - c)
+            at = (image * all_channels + group * terms + c) * plane + start
+            source, step = _U(x.ctypes.data) + _U(at) * size, image_step
+            if not in_place:
+                copy_rows(x1, at, plane, 1, work, copy_at, strip, count, pixels)
+                source, step = sums + _U(copy_at) * size, _STRIP
+            for i in range(0, filters, CHANNEL_ROWS):
+                a = _U(weight.ctypes.data) + _U((filter_ + i) * terms + c) * size
+                offset = _U(bias.ctypes.data) + _U(filter_ + i) * size if bias.size else _U(0)
+                a_step, rows = _U(terms) * size, min(filters - i, CHANNEL_ROWS)
+                if rows < CHANNEL_ROWS:  # tiles have more: they read a copy
+                    clear(work, own_at, CHANNEL_ROWS * (POINTWISE_CHANNELS + 1))
+                    for row in range(rows):
+                        to = own + _U(row * POINTWISE_CHANNELS) * size
+                        copy_numbers(zero, a + _U(row) * a_step, to, count)
+                    a, a_step = own, _U(POINTWISE_CHANNELS) * size
+                    if offset:
+                        copy_numbers(zero, offset, own_bias, rows)
+                        offset = own_bias
+                pointwise_tiles(
+                    zero, a, a_step, source, step, _U(0) if i or not in_place else _STRIP, count,
+                    pixels, sums + _U(i * strip) * size, c == 0, offset,
+                    target + _U(i * plane) * size if c + count == terms else _U(0), image_step,
+                    rows, addend, finish,
+                )  # fmt: skip
