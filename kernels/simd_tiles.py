@@ -343,31 +343,9 @@ def add_rows(typingctx, tile, source, step, height, width, rows, vectors):
     return tile(tile, source, step, height, width, rows, vectors), codegen
 
 
-@intrinsic(prefer_literal=True)
-def add_columns(typingctx, tile, source, step, height, width, rows, vectors):
-    """The same for `store_columns`."""
-    vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
-
-    def codegen(context, builder, signature, args):
-        acc, source, step, height, width, _, _ = args
-        llvm, lanes = context.get_value_type(vector), vector.lanes
-        steps = _steps(builder, step, nv * lanes)
-        for first in range(0, mr, lanes):
-            mask = _columns_mask(builder, width, first, mr, lanes)
-            for j in range(nv):
-                columns = []
-                for column in range(j * lanes, (j + 1) * lanes):
-                    offset = ir.Constant(source.type, first * _size(vector))
-                    place = builder.add(builder.add(source, steps[column]), offset)
-                    some = _first_of_row(builder, mask, height, column)
-                    columns.append(_load_some(builder, place, vector, llvm, some))
-                more = _transpose(builder, columns, llvm)
-                for i in range(first, min(first + lanes, mr)):
-                    total = builder.fadd(builder.extract_value(acc, i * nv + j), more[i - first])
-                    acc = builder.insert_value(acc, total, i * nv + j)
-        return acc
-
-    return tile(tile, source, step, height, width, rows, vectors), codegen
+def _rectify(builder, value):
+    zero = ir.Constant(value.type, None)
+    return builder.select(builder.fcmp_ordered("<=", value, zero), zero, value)
 
 
 @intrinsic
@@ -377,10 +355,8 @@ def rectified(typingctx, tile):
     def codegen(context, builder, signature, args):
         acc = args[0]
         for at in range(tile.count):
-            value = builder.extract_value(acc, at)
-            zero = ir.Constant(value.type, None)
-            low = builder.fcmp_ordered("<=", value, zero)
-            acc = builder.insert_value(acc, builder.select(low, zero, value), at)
+            value = _rectify(builder, builder.extract_value(acc, at))
+            acc = builder.insert_value(acc, value, at)
         return acc
 
     return tile(tile), codegen
@@ -399,33 +375,70 @@ def _transpose(builder, values, llvm):
     return values
 
 
+def _each_column(context, builder, tile, acc, y, y_step, height, width, mr, nv, write):
+    """Call ``write(value, address, mask)`` for each column of the tile, transposed in registers."""
+    vector, lanes = tile.dtype, tile.dtype.lanes
+    llvm = context.get_value_type(vector)
+    none = ir.Constant(llvm, ir.Undefined)
+    steps = _steps(builder, y_step, nv * lanes)
+    for first in range(0, mr, lanes):  # as many rows as a vector has lanes, at a time
+        mask = _columns_mask(builder, width, first, mr, lanes)
+        offset = ir.Constant(y.type, first * _size(vector))
+        for j in range(nv):
+            block = [
+                builder.extract_value(acc, i * nv + j) if i < mr else none
+                for i in range(first, first + lanes)
+            ]
+            for column, value in enumerate(_transpose(builder, block, llvm), j * lanes):
+                address = builder.add(builder.add(y, steps[column]), offset)
+                write(value, address, _first_of_row(builder, mask, height, column))
+
+
 @intrinsic(prefer_literal=True)
 def store_columns(typingctx, tile, y, y_step, height, width, rows, vectors):
     """Write the tile transposed: y[j][i] = tile[i][j] for j < height, i < width."""
     vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
 
     def codegen(context, builder, signature, args):
-        acc, y, y_step, height, width, _, _ = args
         llvm = context.get_value_type(vector)
-        lanes, none = vector.lanes, ir.Constant(llvm, ir.Undefined)
-        steps = _steps(builder, y_step, nv * lanes)
-        for first in range(0, mr, lanes):  # as many rows as a vector has lanes, at a time
-            mask = _columns_mask(builder, width, first, mr, lanes)
-            for j in range(nv):
-                block = [
-                    builder.extract_value(acc, i * nv + j) if i < mr else none
-                    for i in range(first, first + lanes)
-                ]
-                for lane, value in enumerate(_transpose(builder, block, llvm)):
-                    column = j * lanes + lane
-                    pointer = _at(
-                        builder, builder.add(y, steps[column]), first * _size(vector), llvm
-                    )
-                    some = _first_of_row(builder, mask, height, column)
-                    _store_some(builder, value, pointer, vector, some)
+
+        def write(value, address, some):
+            _store_some(builder, value, _at(builder, address, 0, llvm), vector, some)
+
+        _each_column(context, builder, tile, *args[:5], mr, nv, write)
         return context.get_dummy_value()
 
     return types.none(tile, y, y_step, height, width, rows, vectors), codegen
+
+
+@intrinsic(prefer_literal=True)
+def finish_columns(
+    typingctx, tile, y, y_step, height, width, more, add, rectify, rows, vectors
+):  # fmt: skip
+    """The same, after what lies ``more`` bytes from y is added, and negative numbers are made
+    zeros, where ``add`` and ``rectify`` are not 0.
+
+    By selection: branches would give a transposition for each.
+    """
+    vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
+
+    def codegen(context, builder, signature, args):
+        llvm, (more, add, rectify) = context.get_value_type(vector), args[5:8]
+        adds, rectifies = (
+            builder.icmp_signed("!=", flag, ir.Constant(flag.type, 0)) for flag in (add, rectify)
+        )
+
+        def write(value, address, some):
+            read = builder.select(adds, some, ir.Constant(some.type, None))
+            terms = _load_some(builder, builder.add(address, more), vector, llvm, read)
+            value = builder.select(adds, builder.fadd(value, terms), value)
+            value = builder.select(rectifies, _rectify(builder, value), value)
+            _store_some(builder, value, _at(builder, address, 0, llvm), vector, some)
+
+        _each_column(context, builder, tile, *args[:5], mr, nv, write)
+        return context.get_dummy_value()
+
+    return types.none(tile, y, y_step, height, width, more, add, rectify, rows, vectors), codegen
 
 
 @intrinsic

@@ -28,11 +28,11 @@ from loopnest.kernels.jit import block, scalar
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
     VECTOR_BYTES,
-    add_columns,
     add_number,
     add_rows,
     add_to_columns,
     add_to_rows,
+    finish_columns,
     integer_at,
     load_tile,
     multiply_add,
@@ -105,11 +105,8 @@ def _pixel_rows(mr, nv):
         if y:
             if bias:
                 acc = add_to_rows(acc, bias, mr, nv)
-            if finish & ADD:
-                acc = add_columns(acc, y + more, y_step, channels, pixels, mr, nv)
-            if finish & RECTIFY:
-                acc = rectified(acc)
-            store_columns(acc, y, y_step, channels, pixels, mr, nv)
+            add, rectify = finish & ADD, finish & RECTIFY
+            finish_columns(acc, y, y_step, channels, pixels, more, add, rectify, mr, nv)
         else:
             store_tile(acc, sums)
 
