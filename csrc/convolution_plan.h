@@ -13,7 +13,7 @@
 #define PLAIN_BELOW 4096 /* multiply-adds */
 #define LONG_SUM 128 /* terms from which transposing a tile does not show */
 #define FEW_PIXELS 256 /* of a strided 1x1's output, where lanes along them idle */
-#define BLOCK_BYTES (640 << 10) /* of the padded copy */
+#define BLOCK_BYTES (320 << 10) /* of the padded copy */
 #define LOW_BLOCK 16 /* output rows of one that fits L1 nearly: where the lanes are pixels */
 #define LOW_BLOCK_BYTES (128 << 10)
 #define SPLIT_COST 8 /* loads that span two cache lines cost one in so many multiply-adds */

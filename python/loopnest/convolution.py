@@ -69,7 +69,7 @@ def _fit_shapes(
 _fit_cached = functools.lru_cache(maxsize=4096)(_fit_shapes)
 
 _EMPTY = {dtype: np.empty(0, dtype) for dtype in (checks.F32, checks.F64)}
-_CONV2D = direct.Op("rrro")
+_CONV2D = direct.Op("rrrro")
 
 
 def conv2d(
@@ -136,8 +136,11 @@ def conv2d(
     one in a filter, any of that filter's outputs.
     """
     # Written out: a tuple of the options would cost a sixth of such a call.
+    numbers, packed = weight, None
+    if type(weight) is packing.PackedWeight and weight.ndim == 4 and algorithm == "direct":
+        numbers, packed = weight.weight, weight.packed()
     known = _CONV2D.call(
-        x, weight, bias, out, stride, padding, dilation, groups, activation, algorithm,
+        x, numbers, packed, bias, out, stride, padding, dilation, groups, activation, algorithm,
         backend.kernels, threads.SERIAL_BELOW,
     )  # fmt: skip
     if known is not None:
@@ -145,7 +148,8 @@ def conv2d(
     options = stride, padding, dilation, groups, activation, algorithm
     y, runs = _arranged(x, weight, bias, None, *options, out)
     calls = [run() for run in runs]
-    _CONV2D.keep((x, weight, bias, out, *options, backend.kernels, threads.SERIAL_BELOW), y, *calls)
+    given = x, numbers, packed, bias, out
+    _CONV2D.keep((*given, *options, backend.kernels, threads.SERIAL_BELOW), y, *calls)
     return y
 
 

@@ -35,7 +35,7 @@ except ImportError:  # the package works as well without, the small calls slower
     _Op = None
 
 # Bytes of work space of a small call: so much comes from malloc without page faults.
-MOST_SPACE = 1 << 19
+MOST_SPACE = 1 << 20
 
 # Work (see `threads.split`) from which a plan lets other Python threads run: some microseconds.
 _RELEASE_FROM = 1 << 16
