@@ -42,14 +42,27 @@ def repeated(op: direct.Op, *arguments):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_packed_filters_are_repeated_too(chosen, dtype):
+    x, weight = image(dtype, 1, 16, 12, 12), image(dtype, 40, 16, 3, 3)
+    handles = ln.pack_weight(weight), ln.pack_weight(weight[:, :, ::-1])
+    for _ in range(3):
+        for handle in handles:
+            y = ln.conv2d(x, handle, padding=1)
+            assert y.tobytes() == ln.conv2d(x, handle.weight.copy(), padding=1).tobytes()
+    given = x, handles[0].weight, handles[0].packed(), None, None
+    again = repeated(convolution._CONV2D, *given, 1, 1, 1, 1, None, "direct")
+    assert again is not None
+    assert again.tobytes() == ln.conv2d(x, weight, padding=1).tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_repeated_call_has_the_bits_of_the_first(chosen, dtype):
     for x in (image(dtype), image(dtype, 3, 2, 7, 6)):
         weight, bias = image(dtype, 3, 2, 3, 3), image(dtype, 3)
         options = {"padding": 1, "activation": "leaky_relu"}
         calls = [ln.conv2d(x, weight, bias, **options) for _ in range(3)]
-        again = repeated(
-            convolution._CONV2D, x, weight, bias, None, 1, 1, 1, 1, "leaky_relu", "direct"
-        )
+        given = x, weight, None, bias, None  # not packed, no out
+        again = repeated(convolution._CONV2D, *given, 1, 1, 1, 1, "leaky_relu", "direct")
         assert again is not None and again.base is None and again.dtype == dtype
         assert all(c.tobytes() == again.tobytes() for c in calls)
 
