@@ -6,26 +6,32 @@ static inline void F(clear)(real *p, int64_t count)
     for (int64_t j = 0; j < count; j++) p[j] = 0;
 }
 
-/* to[i line + j] = x[i by + j stride] for i < rows, j < count */
+/* to[i line + j] = x[i by + j stride] for i < rows, j < count; rows are many and may be short */
 static void F(copy_rows)(const real *x, int64_t by, int64_t stride, real *to, int64_t line,
                          int64_t rows, int64_t count)
 {
     int64_t rest = count > 0 ? (count - 1) % LANES + 1 : 0, whole = count - rest;
-    F(mask) some = F(first_lanes)(rest); /* of the last vector; made once, rows are short and many */
-    F(mask) low = F(first_lanes)(2 * rest - 1), high = F(first_lanes)(2 * rest - 1 - LANES);
-    for (int64_t i = 0; i < rows; i++, x += by, to += line) {
-        if (stride == 1) {
+    F(mask) some = F(first_lanes)(rest); /* of a row's last vector */
+    if (stride == 1 && !whole) {
+        for (int64_t i = 0; i < rows; i++, x += by, to += line)
+            F(store_some)(to, F(load_some)(x, some), some);
+    } else if (stride == 1) {
+        for (int64_t i = 0; i < rows; i++, x += by, to += line) {
             for (int64_t j = 0; j < whole; j += LANES) F(store)(to + j, F(load)(x + j));
             F(store_some)(to + whole, F(load_some)(x + whole, some), some);
-        } else if (stride == 2) {
+        }
+    } else if (stride == 2) {
+        F(mask) low = F(first_lanes)(2 * rest - 1), high = F(first_lanes)(2 * rest - 1 - LANES);
+        for (int64_t i = 0; i < rows; i++, x += by, to += line) {
             for (int64_t j = 0; j < whole; j += LANES)
                 F(store)(to + j, F(even)(F(load)(x + 2 * j), F(load)(x + 2 * j + LANES)));
             const real *last = x + 2 * whole;
             F(vec) a = F(load_some)(last, low), b = F(load_some)(last + LANES, high);
             F(store_some)(to + whole, F(even)(a, b), some);
-        } else {
-            for (int64_t j = 0; j < count; j++) to[j] = x[j * stride];
         }
+    } else {
+        for (int64_t i = 0; i < rows; i++, x += by, to += line)
+            for (int64_t j = 0; j < count; j++) to[j] = x[j * stride];
     }
 }
 

@@ -43,8 +43,14 @@ def copy_rows(x, at, by, stride, work, to, line, rows, count):
     """work[to + i line + j] = x[at + i by + j stride] for i < rows, j < count"""
     zero, size, lanes = x.dtype.type(0), _U(x.itemsize), VECTOR_BYTES // x.itemsize
     source, target = _U(x.ctypes.data) + _U(at) * size, _U(work.ctypes.data) + _U(to) * size
-    rest = (count - 1) % lanes + 1 if count > 0 else 0  # of the last vector
+    rest = (count - 1) % lanes + 1 if count > 0 else 0  # of a row's last vector
     whole = count - rest
+    if stride == 1 and whole == 0:  # short rows are many
+        for _ in range(rows):
+            copy_lanes(zero, source, target, rest)
+            source += _U(by) * size
+            target += _U(line) * size
+        return
     for i in range(rows):
         if stride == 1:
             for j in range(0, whole, lanes):
