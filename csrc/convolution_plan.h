@@ -26,7 +26,7 @@
 #define POINTWISE_WORK \
     ((POINTWISE_FILTERS + POINTWISE_CHANNELS) * POINTWISE_PIXELS + TASK_CHANNELS * (POINTWISE_CHANNELS + 1))
 #define STACKED_BYTES (256 << 10) /* of that of one channel */
-#define KEEP_BYTES (256 << 10) /* of packed filters that are kept from block to block */
+#define KEEP_BYTES (640 << 10) /* of packed filters that are kept from block to block */
 #define MOST_BYTES (8 << 20) /* of one that cannot be cut smaller: beyond, the plain kernel */
 #define FILL_COST 5 /* copying one number, in multiply-adds */
 #define HALF_TILE_COST 4 /* of one with lanes of channels, over its share, in pixels */
