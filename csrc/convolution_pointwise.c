@@ -54,7 +54,8 @@ static void F(conv2d_pointwise)(const real *x, const real *weight, const real *b
     int in_place = plane % LANES == 0;
     real *sums = work, *copy = sums + POINTWISE_FILTERS * POINTWISE_PIXELS;
     real *own = copy + POINTWISE_CHANNELS * POINTWISE_PIXELS;
-    F(clear)(copy, POINTWISE_CHANNELS * POINTWISE_PIXELS); /* what is not used must not be slow subnormals */
+    if (!in_place) /* what is not used must not be slow subnormals */
+        F(clear)(copy, POINTWISE_CHANNELS * POINTWISE_PIXELS);
     for (int64_t task = first; task < last; task++) {
         int64_t part = task % deep, place = task / deep, group = place / strips % d->groups;
         int64_t image = place / strips / d->groups, start = place % strips * POINTWISE_PIXELS;

@@ -228,6 +228,19 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
     F(store_columns)(acc, more, rectify, y, y_step, channels, pixels, mr, nv);
 }
 
+/* Add to a tile whose rows are channels what is asked for, and write it. */
+PIECE void F(finish_rows)(F(vec) acc[], const real *bias, const real *more, int rectify, real *y,
+                          int64_t y_step, int64_t height, int64_t width, int mr, int nv)
+{
+    if (bias)
+        F(add_to_columns)(acc, bias, mr, nv);
+    if (more)
+        F(add_rows)(acc, more, y_step, height, width, mr, nv);
+    if (rectify)
+        F(rectify)(acc, mr, nv);
+    F(store_rows)(acc, y, y_step, height, width, mr, nv);
+}
+
 /* Ask for what a tile of `nv` vectors will write. */
 PIECE void F(ask_rows)(real *y, int64_t y_step, int64_t height, int nv)
 {
@@ -254,13 +267,7 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
         a++;
         UNKNOWN(a); /* else each row gets a pointer of its own, and additions stand in the way */
     }
-    if (bias)
-        F(add_to_columns)(acc, bias, mr, nv);
-    if (more)
-        F(add_rows)(acc, more, y_step, height, width, mr, nv);
-    if (rectify)
-        F(rectify)(acc, mr, nv);
-    F(store_rows)(acc, y, y_step, height, width, mr, nv);
+    F(finish_rows)(acc, bias, more, rectify, y, y_step, height, width, mr, nv);
 }
 
 /* For 1x1 filters: A are rows of weights, a_step apart, B planes, b_step apart; some of the terms at
@@ -289,13 +296,7 @@ PIECE void F(plane_rows)(const real *a, int64_t a_step, const real *b, int64_t b
         UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
         return;
     }
-    if (bias)
-        F(add_to_columns)(acc, bias, mr, nv);
-    if (more)
-        F(add_rows)(acc, more, y_step, height, width, mr, nv);
-    if (rectify)
-        F(rectify)(acc, mr, nv);
-    F(store_rows)(acc, y, y_step, height, width, mr, nv);
+    F(finish_rows)(acc, bias, more, rectify, y, y_step, height, width, mr, nv);
 }
 
 /* For dense layers, some of the terms at a time: numbers of A are a_step apart, terms of it a_term, B's

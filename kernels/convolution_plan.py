@@ -130,21 +130,20 @@ def plan(
         if form == 0 or cost < best:
             best, flat = cost, form
     # Blocks of whole output rows, of parts of one where that is too much.
-    room = BLOCK_BYTES
     for form in range(flat, -1, -1):
         variants, phases, more_h, more_w = lines(
             s, r, stride_h, stride_w, dilation_h, dilation_w, form
         )
         line = channels * variants * phases * itemsize  # bytes a row and column
         row = line * (out_w + more_w)
-        rows = room // row - more_h
+        rows = BLOCK_BYTES // row - more_h
         if method == CHANNELS:
             rows = min(rows, max(LOW_BLOCK_BYTES // row - more_h, LOW_BLOCK))
         if rows >= 1:
             blocks = ceil_div(out_h, min(rows, out_h))
             return method, form, ceil_div(out_h, blocks), out_w
     step = 3 * unit if method == CHANNELS else unit
-    columns = (room // (line * (1 + more_h)) - more_w) // step * step
+    columns = (BLOCK_BYTES // (line * (1 + more_h)) - more_w) // step * step
     columns = min(max(columns, 3 * lanes), out_w)
     if line * (1 + more_h) * (columns + more_w) > MOST_BYTES:
         return PLAIN, 0, 0, 0

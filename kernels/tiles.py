@@ -118,23 +118,36 @@ many_pixels_narrow = _pixel_rows(PIXEL_ROWS, 1)
 few_pixels_wide = _pixel_rows(FEW_PIXEL_ROWS, 2)
 
 
-def _asker(nv):
+def _asker(nv, write):
     """What asks for the cache lines of ``nv`` vectors at an address, to read or (1) to write."""
     some_lines = nv * VECTOR_BYTES > 64
     many_lines = nv * VECTOR_BYTES > 128
 
-    def maker(write):
-        @scalar
-        def ask(at):
-            prefetch(at, write)
-            if some_lines:
-                prefetch(at + _LINE, write)
-            if many_lines:
-                prefetch(at + _LINE + _LINE, write)
+    @scalar
+    def ask(at):
+        prefetch(at, write)
+        if some_lines:
+            prefetch(at + _LINE, write)
+        if many_lines:
+            prefetch(at + _LINE + _LINE, write)
 
-        return ask
+    return ask
 
-    return maker(0), maker(1)
+
+def _row_finisher(mr, nv):
+    """What adds to a tile whose rows are channels what is asked for, and writes it."""
+
+    @scalar
+    def finish_rows(acc, bias, y, y_step, height, width, more, finish):
+        if bias:
+            acc = add_to_columns(acc, bias, mr, nv)
+        if finish & ADD:
+            acc = add_rows(acc, y + more, y_step, height, width, mr, nv)
+        if finish & RECTIFY:
+            acc = rectified(acc)
+        store_rows(acc, y, y_step, height, width, mr, nv)
+
+    return finish_rows
 
 
 def _channel_rows(mr, nv):
@@ -142,7 +155,8 @@ def _channel_rows(mr, nv):
 
     The tile is written down to ``height`` and across to ``width``; bias 0 means none.
     """
-    ask, ask_to_write = _asker(nv)
+    ask, ask_to_write = _asker(nv, 0), _asker(nv, 1)
+    finish_rows = _row_finisher(mr, nv)
 
     @scalar
     def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width, more, finish):
@@ -158,13 +172,7 @@ def _channel_rows(mr, nv):
             rows += _U(mr) * size
             taps += _TAP
             a = unknown(a + size)
-        if bias:
-            acc = add_to_columns(acc, bias, mr, nv)
-        if finish & ADD:
-            acc = add_rows(acc, y + more, y_step, height, width, mr, nv)
-        if finish & RECTIFY:
-            acc = rectified(acc)
-        store_rows(acc, y, y_step, height, width, mr, nv)
+        finish_rows(acc, bias, y, y_step, height, width, more, finish)
 
     return tile
 
@@ -180,7 +188,8 @@ def _plane_rows(mr, nv):
 
     Some of the terms at a time, as above. What lies ``ahead`` bytes after b is asked for.
     """
-    ask, ask_to_write = _asker(nv)
+    ask, ask_to_write = _asker(nv, 0), _asker(nv, 1)
+    finish_rows = _row_finisher(mr, nv)
 
     @scalar
     def tile(
@@ -199,13 +208,7 @@ def _plane_rows(mr, nv):
             b += b_step
             a = unknown(a + _U(size_of(zero)))
         if y:
-            if bias:
-                acc = add_to_columns(acc, bias, mr, nv)
-            if finish & ADD:
-                acc = add_rows(acc, y + more, y_step, height, width, mr, nv)
-            if finish & RECTIFY:
-                acc = rectified(acc)
-            store_rows(acc, y, y_step, height, width, mr, nv)
+            finish_rows(acc, bias, y, y_step, height, width, more, finish)
         else:
             store_tile(acc, sums)
 
