@@ -16,7 +16,7 @@ from loopnest.kernels.convolution_plan import (
     ceil_div,
 )
 from loopnest.kernels.convolution_tiled import clear, copy_numbers, copy_rows
-from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.jit import fragment, kernel
 from loopnest.kernels.simd_tiles import VECTOR_BYTES, size_of
 from loopnest.kernels.tiles import ADD, CHANNEL_ROWS, RECTIFY
 
@@ -24,7 +24,7 @@ _U = np.uint64
 _STRIP = _U(POINTWISE_VECTORS * VECTOR_BYTES)
 
 
-@block
+@fragment
 def pointwise_tiles(
     zero, a, a_step, x, x_step, ahead, channels, pixels, sums, starts, bias, y, y_step, filters,
     more, finish,
@@ -63,16 +63,15 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
     strip = POINTWISE_VECTORS * lanes
     strips, deep = ceil_div(plane, strip), ceil_div(k, POINTWISE_FILTERS)
     in_place = plane % lanes == 0
-    x1, image_step = x.reshape(x.size), _U(plane) * size
+    image_step = _U(plane) * size
     sums = _U(work.ctypes.data)
-    copy_at = POINTWISE_FILTERS * strip
-    own_at = copy_at + POINTWISE_CHANNELS * strip
-    own = sums + _U(own_at) * size
+    copy = sums + _U(POINTWISE_FILTERS * strip) * size
+    own = copy + _U(POINTWISE_CHANNELS * strip) * size
     own_bias = own + _U(CHANNEL_ROWS * POINTWISE_CHANNELS) * size
     finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
     addend = _U(more.ctypes.data) - _U(y.ctypes.data)
     if not in_place:  # what is not used must not be slow subnormals
-        clear(work, copy_at, POINTWISE_CHANNELS * strip)
+        clear(zero, copy, POINTWISE_CHANNELS * strip)
     for task in range(first, last):
         place, part = divmod(task, deep)
         rest, column = divmod(place, strips)
@@ -86,14 +85,14 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
             at = (image * all_channels + group * terms + c) * plane + start
             source, step = _U(x.ctypes.data) + _U(at) * size, image_step
             if not in_place:
-                copy_rows(x1, at, plane, 1, work, copy_at, strip, count, pixels)
-                source, step = sums + _U(copy_at) * size, _STRIP
+                copy_rows(zero, source, plane, 1, copy, strip, count, pixels)
+                source, step = copy, _STRIP
             for i in range(0, filters, CHANNEL_ROWS):
                 a = _U(weight.ctypes.data) + _U((filter_ + i) * terms + c) * size
                 offset = _U(bias.ctypes.data) + _U(filter_ + i) * size if bias.size else _U(0)
                 a_step, rows = _U(terms) * size, min(filters - i, CHANNEL_ROWS)
                 if rows < CHANNEL_ROWS:  # tiles have more: they read a copy
-                    clear(work, own_at, CHANNEL_ROWS * (POINTWISE_CHANNELS + 1))
+                    clear(zero, own, CHANNEL_ROWS * (POINTWISE_CHANNELS + 1))
                     for row in range(rows):
                         to = own + _U(row * POINTWISE_CHANNELS) * size
                         copy_numbers(zero, a + _U(row) * a_step, to, count)

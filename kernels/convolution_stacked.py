@@ -30,14 +30,13 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
     zero, size = x.dtype.type(0), _U(x.itemsize)
     columns = (2 if r == 3 else 3) * VECTOR_BYTES // x.itemsize
     line_rows, line = block_h + r - 1, out_w + s - 1
-    x1 = x.reshape(x.size)
     copy, y_step = _U(work.ctypes.data), _U(out_w) * size
     filter_step = _U(r * s) * size
     down = ceil_div(out_h, block_h)
     in_place = out_w >= WIDE * columns
     tile_h, tile_w = STACKED_ROWS + r - 1, columns + s - 1
     if not in_place:
-        clear(work, 0, work.size)  # what tiles compute beyond the edges must not be slow subnormals
+        clear(zero, copy, work.size)  # tiles compute beyond the edges: no slow subnormals
     current = -1
     for task in range(first, last):
         place, part = divmod(task, k)
@@ -47,7 +46,7 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
         if place != current and not in_place:
             current = place
             copy_block(
-                x1, plane, 1, height, width, top - oh, left, 1, 1, 1, 1, 1,
+                x, plane, 1, height, width, top - oh, left, 1, 1, 1, 1, 1,
                 rows + r - 1, line, line, line_rows, work,
             )  # fmt: skip
         image, group = divmod(plane, groups)
@@ -63,9 +62,9 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
                     source = _U(x.ctypes.data) + _U((plane * height + h) * width + w) * size
                     step = _U(width) * size
                     if h < 0 or w < 0 or h + tile_h > height or w + tile_w > width:
-                        clear(work, 0, tile_h * tile_w)
+                        clear(zero, copy, tile_h * tile_w)
                         copy_block(
-                            x1, plane, 1, height, width, -h, -w, 1, 1, 1, 1, 1,
+                            x, plane, 1, height, width, -h, -w, 1, 1, 1, 1, 1,
                             tile_h, tile_w, tile_w, tile_h, work,
                         )  # fmt: skip
                         source, step = copy, _U(tile_w) * size

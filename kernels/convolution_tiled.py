@@ -19,9 +19,14 @@ from loopnest.kernels.convolution_plan import (
     packed_size,
     prepare,
 )
-from loopnest.kernels.jit import block, kernel
-from loopnest.kernels.simd_copies import copy_alternate, copy_lanes, copy_transposed
-from loopnest.kernels.simd_tiles import VECTOR_BYTES, size_of
+from loopnest.kernels.jit import fragment, kernel
+from loopnest.kernels.simd_copies import (
+    copy_alternate,
+    copy_lanes,
+    copy_padded,
+    copy_transposed,
+)
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, prefetch, size_of
 from loopnest.kernels.tiles import (
     ADD,
     CHANNEL_ROWS,
@@ -38,11 +43,10 @@ _U = np.uint64
 _VECTOR = _U(VECTOR_BYTES)
 
 
-@block
-def copy_rows(x, at, by, stride, work, to, line, rows, count):
-    """work[to + i line + j] = x[at + i by + j stride] for i < rows, j < count"""
-    zero, size, lanes = x.dtype.type(0), _U(x.itemsize), VECTOR_BYTES // x.itemsize
-    source, target = _U(x.ctypes.data) + _U(at) * size, _U(work.ctypes.data) + _U(to) * size
+@fragment
+def copy_rows(zero, source, by, stride, target, line, rows, count):
+    """target[i line + j] = source[i by + j stride] for i < rows, j < count; addresses."""
+    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
     rest = (count - 1) % lanes + 1 if count > 0 else 0  # of a row's last vector
     whole = count - rest
     if stride == 1 and whole == 0:  # short rows are many
@@ -51,7 +55,7 @@ def copy_rows(x, at, by, stride, work, to, line, rows, count):
             source += _U(by) * size
             target += _U(line) * size
         return
-    for i in range(rows):
+    for _ in range(rows):
         if stride == 1:
             for j in range(0, whole, lanes):
                 copy_lanes(zero, source + _U(j) * size, target + _U(j) * size, lanes)
@@ -61,13 +65,13 @@ def copy_rows(x, at, by, stride, work, to, line, rows, count):
                 copy_alternate(zero, source + _U(2 * j) * size, target + _U(j) * size, lanes)
             copy_alternate(zero, source + _U(2 * whole) * size, target + _U(whole) * size, rest)
         else:
-            for j in range(_U(count)):
-                work[_U(to + i * line) + j] = x[_U(at + i * by) + j * _U(stride)]
+            for j in range(count):
+                copy_lanes(zero, source + _U(j * stride) * size, target + _U(j) * size, 1)
         source += _U(by) * size
         target += _U(line) * size
 
 
-@block
+@fragment
 def copy_numbers(zero, source, target, count):
     """target[i] = source[i] for i < count; addresses."""
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
@@ -75,27 +79,29 @@ def copy_numbers(zero, source, target, count):
         copy_lanes(zero, source + _U(i) * size, target + _U(i) * size, count - i)
 
 
-@block
+@fragment
 def extend_taps(taps, count):
     """What tiles ask for ahead of the last tap: what they have."""
     for t in range(_U(count), _U(count + TAPS_AHEAD)):
         taps[t] = taps[_U(count - 1)]
 
 
-@block
-def clear(work, first, count):
-    for j in range(_U(first), _U(first + max(count, 0))):
-        work[j] = 0
+@fragment
+def clear(zero, target, count):
+    """target[i] = 0 for i < count; an address."""
+    for i in range(0, count, VECTOR_BYTES // size_of(zero)):
+        copy_padded(zero, target, target, 0, count - i)
+        target += _VECTOR
 
 
-@block
+@fragment
 def inside(size, count, start, stride):
     """The i in [low, high) of range(count) for which start + i stride lies in [0, size)."""
     low = min(max(0, ceil_div(-start, stride)), count)
     return low, min(max(low, ceil_div(size - start, stride)), count)
 
 
-@block
+@fragment
 def copy_block(
     x, first_plane, channels, height, width, top, left, stride_h, stride_w, phases, variants,
     variant_step, rows, columns, line, line_rows, work,
@@ -105,6 +111,8 @@ def copy_block(
     ``rows`` of each phase and ``columns`` are in use, of ``line_rows`` and ``line``. Columns
     over padding stay as they are: zeros from the start.
     """
+    zero, size = x.dtype.type(0), _U(x.itemsize)
+    planes, lines_ = _U(x.ctypes.data), _U(work.ctypes.data)
     for phase in range(phases):
         first, last = inside(height, rows, phase - top, stride_h)
         for v in range(variants):
@@ -112,16 +120,18 @@ def copy_block(
             source = (phase - top + first * stride_h) * width
             source += v * variant_step - left + low * stride_w
             for c in range(channels):
-                target = ((c * variants + v) * phases + phase) * line_rows * line
-                clear(work, target, first * line)
+                at = planes + _U((first_plane + c) * height * width + source) * size
+                to = lines_ + _U(((c * variants + v) * phases + phase) * line_rows * line) * size
+                end = to + _U(last * line) * size
+                clear(zero, to, first * line)
                 copy_rows(
-                    x, (first_plane + c) * height * width + source, stride_h * width, stride_w,
-                    work, target + first * line + low, line, last - first, high - low,
+                    zero, at, stride_h * width, stride_w, to + _U(first * line + low) * size, line,
+                    last - first, high - low,
                 )  # fmt: skip
-                clear(work, target + last * line, (rows - last) * line)
+                clear(zero, end, (rows - last) * line)
 
 
-@block
+@fragment
 def tap_table(
     channels, r, s, stride_h, stride_w, dilation_h, dilation_w, flat, variants, phases,
     line, line_rows, itemsize, taps,
@@ -140,7 +150,7 @@ def tap_table(
                 at += 1
 
 
-@block
+@fragment
 def pack_block(zero, source, step, channels, terms, target):
     """``channels`` rows of ``terms`` numbers, ``step`` bytes apart, as [term][two vectors].
 
@@ -155,7 +165,7 @@ def pack_block(zero, source, step, channels, terms, target):
             copy_transposed(zero, rows, step, to, _U(2) * _VECTOR, height, terms - t, lanes)
 
 
-@block
+@fragment
 def pack_group(zero, weight, first, k, terms, target):
     """Filters [first, first + k) in blocks of two vectors, one block after the other."""
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
@@ -166,7 +176,7 @@ def pack_group(zero, weight, first, k, terms, target):
         target += _U(2 * terms) * _VECTOR
 
 
-@block
+@fragment
 def pixel_row_runs(
     zero, x, line, runs, run, taps, terms, weight, bias, y, y_step, y_line, channels, more, finish,
     sums,
@@ -178,6 +188,7 @@ def pixel_row_runs(
     """
     size = _U(size_of(zero))
     wide = channels > VECTOR_BYTES // size_of(zero)
+    row = _U(2 if wide else 1) * _VECTOR
     in_run = ceil_div(run, PIXEL_ROWS)
     tiles_ = runs * in_run
     part = ceil_div(terms, ceil_div(terms, TERMS_IN_L1))
@@ -188,26 +199,24 @@ def pixel_row_runs(
             for tile in range(strip, min(strip + STRIP_TILES, tiles_)):
                 i, j = tile // in_run, tile % in_run * PIXEL_ROWS
                 at, left = x + _U(i * line + j) * size, run - j
-                to = y + _U(i * y_line + j) * size if t + count == terms else _U(0)
                 own = sums + _U((tile - strip) * PIXEL_ROWS * 2) * _VECTOR
+                to, last = y + _U(i * y_line + j) * size, t + count == terms
+                if last:
+                    for channel in range(channels):
+                        prefetch(to + _U(channel) * y_step, 1)
                 if not wide:
-                    tiles.many_pixels_narrow(
-                        zero, at, size, table, count, filters, own, t == 0, bias, to, y_step,
-                        channels, left, more, finish,
-                    )  # fmt: skip
+                    tiles.many_pixels_narrow(zero, at, size, table, count, filters, own, t == 0)
                 elif left > FEW_PIXEL_ROWS:
-                    tiles.many_pixels_wide(
-                        zero, at, size, table, count, filters, own, t == 0, bias, to, y_step,
-                        channels, left, more, finish,
-                    )  # fmt: skip
+                    tiles.many_pixels_wide(zero, at, size, table, count, filters, own, t == 0)
                 else:
-                    tiles.few_pixels_wide(
-                        zero, at, size, table, count, filters, own, t == 0, bias, to, y_step,
-                        channels, left, more, finish,
-                    )  # fmt: skip
+                    tiles.few_pixels_wide(zero, at, size, table, count, filters, own, t == 0)
+                if last:
+                    tiles.finish_pixel_rows(
+                        zero, own, row, bias, to, y_step, channels, left, more, finish
+                    )
 
 
-@block
+@fragment
 def channel_row_run(
     zero, weight, taps, terms, x, bias, y, y_step, channels, pixels, more, finish
 ):  # fmt: skip
@@ -243,7 +252,7 @@ def channel_row_run(
             done += lanes
 
 
-@block
+@fragment
 def place_of(task, groups, down, across, deep):
     """(image, group, row of blocks, column of blocks, block of filters) of a task."""
     place, part = divmod(task, deep)
@@ -253,7 +262,7 @@ def place_of(task, groups, down, across, deep):
     return image, group, block_y, block_x, part
 
 
-@block
+@fragment
 def readable_filters(zero, filters, bias, count, terms, work, own, more):
     """(filters, bias), or copies that tiles may read CHANNEL_ROWS rows of; addresses.
 
@@ -263,14 +272,14 @@ def readable_filters(zero, filters, bias, count, terms, work, own, more):
         return filters, bias
     start, size = _U(work.ctypes.data), _U(work.itemsize)
     copy_numbers(zero, filters, start + _U(own) * size, count * terms)
-    clear(work, own + count * terms, (CHANNEL_ROWS - count) * terms)
+    clear(zero, start + _U(own + count * terms) * size, (CHANNEL_ROWS - count) * terms)
     if bias:
         copy_numbers(zero, bias, start + _U(more) * size, count)
         bias = start + _U(more) * size
     return start + _U(own) * size, bias
 
 
-@block
+@fragment
 def plane_taps(channels, plane, itemsize, taps, first):
     """Table for a 1x1: where the planes begin, in bytes, from taps[first] on."""
     for c in range(channels):
@@ -316,7 +325,6 @@ def _tiled(pixel_rows):
             ceil_div(out_w, block_w),
             ceil_div(k, filters),
         )
-        x1 = x.reshape(x.size)
         copy = _U(work.ctypes.data)
         own_at = ceil_div(copy_size, lanes) * lanes + 8 * lanes
         own = copy + _U(own_at) * size  # filters of a task
@@ -337,16 +345,16 @@ def _tiled(pixel_rows):
             whole = columns // PIXEL_ROWS * PIXEL_ROWS
             if place != current:
                 if current < 0 or (across > 1 and not in_place):
-                    clear(work, 0, copy_size + 8 * lanes)
+                    clear(zero, copy, copy_size + 8 * lanes)
                 current = place
                 if in_place:
                     copy_rows(
-                        x1, plane * width + ow + whole, width, 1, work, 0, line, channels,
-                        columns - whole,
+                        zero, _U(x.ctypes.data) + _U(plane * width + ow + whole) * size, width,
+                        stride_w, copy, line, channels, columns - whole,
                     )  # fmt: skip
                 else:
                     copy_block(
-                        x1, plane, channels, height, width, top - oh * stride_h,
+                        x, plane, channels, height, width, top - oh * stride_h,
                         left - ow * stride_w, stride_h, stride_w, phases, variants,
                         dilation_w if flat else 1, rows + more_h, columns + more_w,
                         line, line_rows, work,

@@ -71,7 +71,6 @@ def backward_weight(
     )  # fmt: skip
     for t in range(block_c * r * s, taps.size):
         taps[t] = 0  # rows of the last tile that are not used
-    x1 = x.reshape(x.size)
     copy, table = _U(work.ctypes.data), _U(taps.ctypes.data)
     begin = ceil_div(copy_size, lanes) * lanes
     packed = copy + _U(begin) * size
@@ -81,7 +80,7 @@ def backward_weight(
     plane = _U(out_h * out_w) * size
     deep, chunks = ceil_div(k, 2 * lanes), ceil_div(inputs, block_c)
     tile_bytes = _U(TAP_ROWS * 2) * _VECTOR
-    clear(work, 0, copy_size)
+    clear(zero, copy, copy_size)
     for task in range(first, last):
         rest, chunk = divmod(task, chunks)
         group, part = divmod(rest, deep)
@@ -90,12 +89,12 @@ def backward_weight(
         terms = channels * r * s
         at, count = group * k + part * 2 * lanes, min(2 * lanes, k - part * 2 * lanes)
         wide = count > lanes
-        clear(work, sums_at, ceil_div(terms, TAP_ROWS) * TAP_ROWS * 2 * lanes)
+        clear(zero, sums, ceil_div(terms, TAP_ROWS) * TAP_ROWS * 2 * lanes)
         for image in range(n):
             for oh in range(0, out_h, block_h):
                 rows = min(block_h, out_h - oh)
                 copy_block(
-                    x1, image * all_channels + group * inputs + channel, channels, height, width,
+                    x, image * all_channels + group * inputs + channel, channels, height, width,
                     top - oh * stride_h, left, stride_h, stride_w, phases, variants,
                     dilation_w if flat else 1, rows + more_h, out_w + more_w,
                     line, line_rows, work,

@@ -27,7 +27,7 @@ import numpy as np
 
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import ceil_div
-from loopnest.kernels.jit import block, jitable, kernel
+from loopnest.kernels.jit import fragment, jitable, kernel
 from loopnest.kernels.simd_copies import copy_padded, copy_transposed
 from loopnest.kernels.simd_tiles import (
     VECTOR_BYTES,
@@ -115,7 +115,7 @@ def packed_size(inputs, outputs, itemsize):
     return ceil_div(outputs, columns) * inputs * columns
 
 
-@block
+@fragment
 def copy_matrix(zero, source, source_step, rows, columns, target, target_step, written):
     """target[i][j] = source[i][j], zeros from j = columns up to ``written``.
 
@@ -133,7 +133,7 @@ def copy_matrix(zero, source, source_step, rows, columns, target, target_step, w
         target += target_step
 
 
-@block
+@fragment
 def transpose(zero, source, source_step, rows, columns, target, target_step, written):
     """target[j][i] = source[i][j] for i < written, zeros where i >= rows; likewise."""
     size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
@@ -146,7 +146,7 @@ def transpose(zero, source, source_step, rows, columns, target, target_step, wri
             )  # fmt: skip
 
 
-@block
+@fragment
 def _tiles(
     zero, a, a_step, a_term, b, b_step, count, copy, ahead, ahead_step, sums, starts, bias, y, y_step,
     height, width, tall, turned,

@@ -3,6 +3,8 @@
 ``kernel``   a compiled loop that the package calls; cached on disk.
 ``scalar``   a function of numbers that kernels inline; cached with its callers.
 ``block``    a loop over one contiguous block, part of a kernel.
+``fragment`` a block in vectors that is compiled within kernels only, in half the time.
+``inlined``  a fragment that callers inline, as what holds a tile in registers must be.
 ``jitable``  a function of a few numbers beside kernels, Python's too.
 ``by_dtype`` one name for a float32 and a float64 scalar function.
 """
@@ -12,6 +14,8 @@ from pathlib import Path
 
 from numba import njit, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.extending import overload, register_jitable
 
 OPTIONS = {
@@ -24,6 +28,40 @@ OPTIONS = {
 
 # For parts of kernels: no entries for callers in Python and in C, which take as long to compile.
 PART = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+class _FragmentLibrary(JITCodeLibrary):
+    """A part of a kernel in LLVM's intermediate code, as it is lowered, to be linked into its callers.
+
+    Numba optimises each function and makes machine code of it, and does so again wherever it is
+    linked in: the parts of parts of a kernel three times. Only what is made in the kernel ever runs.
+    """
+
+    def _optimize_functions(self, module):
+        module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self):
+        pass
+
+    def _finalize_final_module(self):
+        self._finalized = True
+
+
+class _FragmentCompiler(Compiler):
+    """The compiler of parts, whose entry points do not lead anywhere."""
+
+    def __init__(self, typing_context, context, library, *rest):
+        library = library or _FragmentLibrary(context.codegen(), "part of a kernel")
+        super().__init__(typing_context, context, library, *rest)
+        self.state.targetctx.get_executable = _no_executable  # of a copy for this compilation
+
+
+def _no_executable(library, fndesc, env):
+    """A key by which callers find the part: any new built-in method that raises when called."""
+    return {}.popitem
+
+
+FRAGMENT = {**PART, "pipeline_class": _FragmentCompiler}
 
 
 def _sources_digest() -> str:
@@ -104,9 +142,22 @@ def block(function):
     return njit(**PART)(own_name(function))
 
 
+def fragment(function):
+    """A block that LLVM sees within kernels only: for kernels of many parts, which compile slowly.
+
+    Loops that LLVM is to vectorise by itself are better optimised before they are linked in: blocks.
+    """
+    return njit(**FRAGMENT)(own_name(function))
+
+
+def inlined(function):
+    """A fragment that its callers inline."""
+    return njit(**FRAGMENT, forceinline=True)(own_name(function))
+
+
 def jitable(function):
     """A function of the checks around a kernel, or of its plan: for Python and for its callers."""
-    return register_jitable(**PART)(own_name(function))
+    return register_jitable(**FRAGMENT)(own_name(function))
 
 
 def inlined_overload(name):

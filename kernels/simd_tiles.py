@@ -203,6 +203,21 @@ def load_tile(typingctx, like, source, rows, vectors):
     return tile(like, source, rows, vectors), codegen
 
 
+@intrinsic(prefer_literal=True)
+def load_column(typingctx, like, source, step, rows):
+    """Tile of one vector wide: those at an address and each ``step`` bytes on."""
+    tile = types.UniTuple(Vector(like), _integer(rows))
+
+    def codegen(context, builder, signature, args):
+        acc, llvm = context.get_constant_undef(tile), context.get_value_type(tile.dtype)
+        for at, offset in enumerate(_steps(builder, args[2], tile.count)):
+            value = _load(builder, builder.add(args[1], offset), 0, tile.dtype, llvm)
+            acc = builder.insert_value(acc, value, at)
+        return acc
+
+    return tile(like, source, step, rows), codegen
+
+
 @intrinsic
 def store_tile(typingctx, tile, target):
     """Write the vectors of a tile one after the other."""

@@ -24,7 +24,7 @@ The twin is csrc/tiles.h.
 
 import numpy as np
 
-from loopnest.kernels.jit import block, scalar
+from loopnest.kernels.jit import fragment, inlined
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
     VECTOR_BYTES,
@@ -34,6 +34,7 @@ from loopnest.kernels.simd_tiles import (
     add_to_rows,
     finish_columns,
     integer_at,
+    load_column,
     load_tile,
     multiply_add,
     multiply_add_gathered,
@@ -50,6 +51,7 @@ from loopnest.kernels.simd_tiles import (
 
 _U = np.uint64
 _TAP = _U(8)
+_VECTOR = _U(VECTOR_BYTES)
 _PACKED = _U(2 * VECTOR_BYTES)
 _AHEAD = _U(16 * 2 * VECTOR_BYTES)  # weights come from beyond L1: asked for 16 terms early
 _LINE = _U(64)
@@ -78,23 +80,13 @@ TAP_ROWS = 8 if REGISTERS == 32 else 5
 
 
 def _pixel_rows(mr, nv):
-    """Tile maker; some of the terms at a time: between them the tile is in ``sums``.
+    """Tile maker; the tile begins in ``sums``, or at zero if it ``starts``, and is left there."""
 
-    The last part writes y, (channels, pixels), or leaves the tile in ``sums`` where y is 0. bias
-    holds as many numbers as the tile has columns, or is 0.
-    """
-
-    @scalar
-    def tile(
-        zero, x, x_step, taps, count, weight, sums, starts, bias, y, y_step, channels, pixels, more,
-        finish,
-    ):  # fmt: skip
+    @inlined
+    def tile(zero, x, x_step, taps, count, weight, sums, starts):
         acc = zero_tile(zero, mr, nv)
         if not starts:
             acc = load_tile(zero, sums, mr, nv)
-        if y:
-            for channel in range(channels):
-                prefetch(y + _U(channel) * y_step, 1)
         for _ in range(count):
             acc = multiply_add(acc, x + _U(integer_at(taps)), x_step, weight, mr, nv)
             prefetch(weight + _AHEAD, 0)
@@ -102,13 +94,7 @@ def _pixel_rows(mr, nv):
                 prefetch(weight + _AHEAD + _LINE, 0)
             taps += _TAP
             weight += _PACKED
-        if y:
-            if bias:
-                acc = add_to_rows(acc, bias, mr, nv)
-            add, rectify = finish & ADD, finish & RECTIFY
-            finish_columns(acc, y, y_step, channels, pixels, more, add, rectify, mr, nv)
-        else:
-            store_tile(acc, sums)
+        store_tile(acc, sums)
 
     return tile
 
@@ -118,12 +104,32 @@ many_pixels_narrow = _pixel_rows(PIXEL_ROWS, 1)
 few_pixels_wide = _pixel_rows(FEW_PIXEL_ROWS, 2)
 
 
+@fragment
+def finish_pixel_rows(
+    zero, sums, row, bias, y, y_step, channels, pixels, more, finish
+):  # fmt: skip
+    """y, (channels, pixels), from a tile of pixel rows in ``sums``, whose rows are ``row`` bytes.
+
+    Up to PIXEL_ROWS pixels: that many are read. bias holds as many numbers as the tile has columns,
+    or is 0. One function for all tiles, as transposing takes long to compile.
+    """
+    add, rectify, lanes = finish & ADD, finish & RECTIFY, VECTOR_BYTES // size_of(zero)
+    for first in range(0, channels, lanes):
+        acc = load_column(zero, sums, row, PIXEL_ROWS)
+        if bias:
+            acc = add_to_rows(acc, bias, PIXEL_ROWS, 1)
+            bias += _VECTOR
+        finish_columns(acc, y, y_step, channels - first, pixels, more, add, rectify, PIXEL_ROWS, 1)
+        sums += _VECTOR
+        y += _U(lanes) * y_step
+
+
 def _asker(nv, write):
     """What asks for the cache lines of ``nv`` vectors at an address, to read or (1) to write."""
     some_lines = nv * VECTOR_BYTES > 64
     many_lines = nv * VECTOR_BYTES > 128
 
-    @scalar
+    @inlined
     def ask(at):
         prefetch(at, write)
         if some_lines:
@@ -137,7 +143,7 @@ def _asker(nv, write):
 def _row_finisher(mr, nv):
     """What adds to a tile whose rows are channels what is asked for, and writes it."""
 
-    @scalar
+    @inlined
     def finish_rows(acc, bias, y, y_step, height, width, more, finish):
         if bias:
             acc = add_to_columns(acc, bias, mr, nv)
@@ -158,7 +164,7 @@ def _channel_rows(mr, nv):
     ask, ask_to_write = _asker(nv, 0), _asker(nv, 1)
     finish_rows = _row_finisher(mr, nv)
 
-    @scalar
+    @inlined
     def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width, more, finish):
         acc = zero_tile(zero, mr, nv)
         rows = a + _U(mr) * a_step  # those of the next tile
@@ -191,7 +197,7 @@ def _plane_rows(mr, nv):
     ask, ask_to_write = _asker(nv, 0), _asker(nv, 1)
     finish_rows = _row_finisher(mr, nv)
 
-    @scalar
+    @inlined
     def tile(
         zero, a, a_step, b, b_step, count, ahead, sums, starts, bias, y, y_step, height, width,
         more, finish,
@@ -227,7 +233,7 @@ def _sample_rows(mr, nv):
     term ahead_step further, is asked for.
     """
 
-    @block
+    @fragment
     def tile(
         zero, a, a_step, a_term, b, b_step, count, ahead, ahead_step, sums, starts, bias, y, y_step,
         height, width,
@@ -254,7 +260,7 @@ def _sample_rows(mr, nv):
 def _copying_sample_rows(mr, nv):
     """The same for tiles that copy what they read of B to ``copy``, in one piece."""
 
-    @block
+    @fragment
     def tile(
         zero, a, a_step, a_term, b, b_step, count, copy, sums, starts, bias, y, y_step, height, width
     ):  # fmt: skip
@@ -294,7 +300,7 @@ def _tap_rows(mr, nv):
     The terms are ``runs`` runs of ``run`` pixels; runs of the image are ``line`` bytes apart.
     """
 
-    @scalar
+    @inlined
     def tile(zero, x, line, taps, dy, runs, run, sums):
         acc = load_tile(zero, sums, mr, nv)
         for _ in range(runs):
@@ -310,7 +316,7 @@ def _tap_rows(mr, nv):
 
 
 def _write_taps(mr, nv):
-    @scalar
+    @inlined
     def write(zero, sums, dweight, step, channels, taps):
         store_columns(load_tile(zero, sums, mr, nv), dweight, step, channels, taps, mr, nv)
 
@@ -326,7 +332,7 @@ write_taps_narrow = _write_taps(TAP_ROWS, 1)
 def _stacked_rows(size, nv):
     """Tile maker for filters of size x size at address ``weight``; x is lines of one channel."""
 
-    @scalar
+    @inlined
     def tile(zero, x, line, weight, bias, y, y_step, height, width):
         acc = zero_tile(zero, STACKED_ROWS, nv)
         acc = multiply_add_stacked(acc, x, line, weight, STACKED_ROWS, nv, size, size)
