@@ -21,6 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "spin.h"
+
 #define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
 #include <numpy/arrayobject.h>
 
@@ -39,6 +41,7 @@ enum {
     PROBES = 4,       /* each of which has so many places */
     MOST_KEPT = 2000, /* plans made in all: who uses so many sizes does not repeat them */
     SEEN = 64,
+    MOST_WORK = 8 << 20, /* bytes of work space: more comes with page faults */
 };
 
 typedef struct {
@@ -49,6 +52,9 @@ typedef struct {
 typedef struct {
     void *function;
     int words, slots, reports; /* reports: returns a status, as Numba's functions do */
+    int first, last;           /* words that tell which items to compute, -1 if it has none; */
+    int64_t items;             /* all of them */
+    int large;                 /* who may use more threads than one does */
     int64_t word[MOST_WORDS];
     Slot slot[MOST_ARRAYS + 2];
     double doubles[MOST_DOUBLES];
@@ -58,11 +64,10 @@ typedef struct {
     Py_ssize_t references;
     uint64_t hash;
     int key_size, calls, axes, release;
-    int alone; /* so large that it is for callers who may use one thread only */
     int64_t key[MOST_KEY];
     npy_intp shape[MOST_AXES]; /* of the output */
     PyArray_Descr *descr;
-    size_t work;    /* bytes of work space */
+    size_t work;    /* bytes of work space of a thread */
     PyObject *kept; /* what the addresses in it belong to */
     Call call[MOST_CALLS];
 } Plan;
@@ -73,7 +78,8 @@ typedef struct {
     int kept;
     char kind[MOST_ARRAYS]; /* see direct.py */
     Plan *plans[PLANS];
-    uint64_t seen[SEEN];
+    uint64_t seen[SEEN]; /* the last calls that were no plan's */
+    unsigned calls_seen;
 } Op;
 
 /* What a call is about. */
@@ -86,7 +92,15 @@ typedef struct {
 } Given;
 
 static PyArray_Descr *float32, *float64, *int64; /* the ones of native byte order */
-static int one_thread; /* whether a call may use one thread only */
+static int threads = 2; /* that a call may use; 2 stands for more than one until it is told */
+
+/* Threads that wait for work: of python/loopnest/threads.py, which started them. */
+static struct {
+    ln_split_call *split;
+    ln_semaphore *semaphore;
+    int count;
+    int64_t spin;
+} helpers;
 
 static void let_go(Plan *plan)
 {
@@ -192,10 +206,19 @@ static Plan **place_of(Op *op, const Given *g)
     return empty ? empty : &op->plans[(g->hash + (unsigned)op->kept % PROBES) % PLANS];
 }
 
-static Plan *plan_of(Op *op, const Given *g)
+/* How many of the threads that a call may use the plan's calls run on; 0 if it is of no use for them:
+ * what is large is split, which takes helpers and a call that tells items. */
+static int threads_of(const Plan *plan)
 {
-    Plan *plan = *place_of(op, g);
-    return is_for(plan, g) && (one_thread || !plan->alone) ? plan : NULL;
+    int count = 1;
+    for (int i = 0; i < plan->calls; i++) {
+        if (!plan->call[i].large || threads == 1) continue;
+        count = threads;
+        if (plan->call[i].first < 0 || helpers.count < count - 1
+            || plan->work > (size_t)(MOST_WORK / count))
+            return 0;
+    }
+    return count;
 }
 
 /* ---- the call ---- */
@@ -235,18 +258,30 @@ typedef int32_t with_48(DOUBLES, INTEGERS16, INTEGERS16, INTEGERS16);
 typedef int32_t with_96(DOUBLES, INTEGERS16, INTEGERS16, INTEGERS16, INTEGERS16, INTEGERS16,
                         INTEGERS16);
 
-static int run_call(const Call *call, char *const *address, char *work, const double *live,
-                    int live_count)
+/* What a plan was given. */
+typedef struct {
+    char *const *address;
+    const double *live;
+    int live_count;
+    char *work; /* of all threads, so many bytes for each: */
+    size_t work_size;
+    int threads;
+} Arguments;
+
+/* Items [first, last) of a call, if it tells items. */
+static int run_part(const Call *call, const Arguments *given, int runner, int64_t first, int64_t last)
 {
     int64_t w[MOST_WORDS] = {0};
     double d[MOST_DOUBLES];
+    const char *work = given->work + given->work_size * (size_t)runner;
     memcpy(w, call->word, sizeof w[0] * (size_t)call->words);
     memcpy(d, call->doubles, sizeof d);
-    memcpy(d, live, sizeof d[0] * (size_t)live_count);
+    memcpy(d, given->live, sizeof d[0] * (size_t)given->live_count);
     for (int i = 0; i < call->slots; i++) {
         const Slot *s = &call->slot[i];
-        w[s->at] = (intptr_t)(s->array < 0 ? work : address[s->array]) + s->offset;
+        w[s->at] = (intptr_t)(s->array < 0 ? work : given->address[s->array]) + s->offset;
     }
+    if (call->first >= 0) w[call->first] = first, w[call->last] = last;
     void *returned = NULL, *raised = NULL;
     if (call->reports) w[0] = (intptr_t)&returned, w[1] = (intptr_t)&raised;
     int32_t status;
@@ -260,20 +295,45 @@ static int run_call(const Call *call, char *const *address, char *work, const do
     return call->reports ? status : 0;
 }
 
-static int run(const Op *op, const Plan *plan, const Given *g, const double *live)
+typedef struct {
+    const Call *call;
+    const Arguments *given;
+    int failed;
+} Split;
+
+static void run_piece(void *made, int runner, int64_t first, int64_t last)
 {
-    char *memory = NULL, *work = NULL;
+    Split *split = made;
+    if (run_part(split->call, split->given, runner, first, last))
+        __atomic_store_n(&split->failed, 1, __ATOMIC_RELAXED);
+}
+
+static int run_call(const Call *call, const Arguments *given)
+{
+    if (!call->large || given->threads == 1 || call->items < 2)
+        return run_part(call, given, 0, 0, call->items);
+    Split split = {call, given, 0};
+    int64_t most = given->threads < call->items ? given->threads : call->items;
+    int64_t pieces = most > 2 ? 2 * most : most; /* see threads.py */
+    if (pieces > call->items) pieces = call->items;
+    helpers.split(helpers.semaphore, run_piece, &split, call->items, pieces, (int)most - 1, helpers.spin);
+    return split.failed;
+}
+
+static int run(const Op *op, const Plan *plan, const Given *g, const double *live, int count)
+{
+    Arguments given = {g->address, live, op->live, NULL, plan->work, count};
+    char *memory = NULL;
     int status = 0;
     if (plan->work) {
-        if (!(memory = malloc(plan->work + 64))) {
+        if (!(memory = malloc(plan->work * (size_t)count + 64))) {
             PyErr_NoMemory();
             return -1;
         }
-        work = memory + (-(uintptr_t)memory & 63);
+        given.work = memory + (-(uintptr_t)memory & 63);
     }
     PyThreadState *state = plan->release ? PyEval_SaveThread() : NULL;
-    for (int i = 0; i < plan->calls && !status; i++)
-        status = run_call(&plan->call[i], g->address, work, live, op->live);
+    for (int i = 0; i < plan->calls && !status; i++) status = run_call(&plan->call[i], &given);
     if (state) PyEval_RestoreThread(state);
     free(memory);
     if (status) PyErr_SetString(PyExc_RuntimeError, "loopnest: a kernel failed");
@@ -284,8 +344,9 @@ static PyObject *op_call(Op *op, PyObject *const *args, Py_ssize_t count)
 {
     Given g;
     if (!read_arguments(op, args, count, &g)) Py_RETURN_NONE;
-    Plan *plan = plan_of(op, &g);
-    if (!plan) Py_RETURN_NONE;
+    Plan *plan = *place_of(op, &g);
+    int count_of_threads = is_for(plan, &g) ? threads_of(plan) : 0;
+    if (!count_of_threads) Py_RETURN_NONE;
     int last = op->arrays - 1, makes = is_output(op->kind[last]), given = g.array[last] != NULL;
     if (makes && given && !fits(g.array[last], plan)) Py_RETURN_NONE;
     if ((given || !makes) && overlap(op, &g)) Py_RETURN_NONE;
@@ -300,7 +361,7 @@ static PyObject *op_call(Op *op, PyObject *const *args, Py_ssize_t count)
     double live[MOST_DOUBLES];
     for (int i = 0; i < op->live; i++) live[i] = PyFloat_AsDouble(args[count - op->live + i]);
     plan->references++; /* another thread may push it out meanwhile */
-    int status = run(op, plan, &g, live);
+    int status = run(op, plan, &g, live, count_of_threads);
     let_go(plan);
     if (status) Py_CLEAR(result);
     return result;
@@ -312,10 +373,10 @@ static PyObject *op_wanted(Op *op, PyObject *const *args, Py_ssize_t count)
 {
     Given g;
     if (op->kept >= MOST_KEPT || !read_arguments(op, args, count, &g)) Py_RETURN_FALSE;
-    if (plan_of(op, &g)) Py_RETURN_FALSE;
-    uint64_t *seen = &op->seen[g.hash % SEEN];
-    if (*seen == g.hash) Py_RETURN_TRUE;
-    *seen = g.hash; /* a plan costs more than a call: only for what comes twice */
+    if (is_for(*place_of(op, &g), &g)) Py_RETURN_FALSE;
+    for (int i = 0; i < SEEN; i++)
+        if (op->seen[i] == g.hash) Py_RETURN_TRUE;
+    op->seen[op->calls_seen++ % SEEN] = g.hash; /* a plan costs more than a call: only for what comes twice */
     Py_RETURN_FALSE;
 }
 
@@ -328,13 +389,16 @@ static int read_call(PyObject *tuple, Call *call)
 {
     PyObject *words, *slots, *doubles;
     unsigned long long address;
-    if (!PyArg_ParseTuple(tuple, "KiO!O!O!", &address, &call->reports, &PyTuple_Type, &words,
-                          &PyTuple_Type, &slots, &PyTuple_Type, &doubles))
+    long long items;
+    if (!PyArg_ParseTuple(tuple, "KiO!O!O!iiLp", &address, &call->reports, &PyTuple_Type, &words,
+                          &PyTuple_Type, &slots, &PyTuple_Type, &doubles, &call->first, &call->last,
+                          &items, &call->large))
         return 0;
-    call->function = (void *)(uintptr_t)address;
+    call->function = (void *)(uintptr_t)address, call->items = items;
     call->words = (int)PyTuple_Size(words), call->slots = (int)PyTuple_Size(slots);
     if (call->words > MOST_WORDS || call->slots > MOST_ARRAYS + 2
-        || PyTuple_Size(doubles) > MOST_DOUBLES) {
+        || PyTuple_Size(doubles) > MOST_DOUBLES || call->first >= call->words
+        || call->last >= call->words || (call->first < 0) != (call->last < 0)) {
         PyErr_SetString(PyExc_ValueError, "too many arguments");
         return 0;
     }
@@ -352,15 +416,15 @@ static int read_call(PyObject *tuple, Call *call)
     return !PyErr_Occurred();
 }
 
-/* keep(arguments, output or None, calls, bytes of work space, release the GIL, alone, what to keep) */
+/* keep(arguments, output or None, calls, bytes of work space, release the GIL, what to keep) */
 static PyObject *op_keep(Op *op, PyObject *args)
 {
     PyObject *arguments, *output, *calls, *kept;
     unsigned long long work;
-    int release, alone;
+    int release;
     Given g;
-    if (!PyArg_ParseTuple(args, "O!OO!KppO", &PyTuple_Type, &arguments, &output, &PyTuple_Type,
-                          &calls, &work, &release, &alone, &kept))
+    if (!PyArg_ParseTuple(args, "O!OO!KpO", &PyTuple_Type, &arguments, &output, &PyTuple_Type,
+                          &calls, &work, &release, &kept))
         return NULL;
     PyObject *items[MOST_KEY];
     Py_ssize_t count = PyTuple_Size(arguments);
@@ -374,7 +438,7 @@ static PyObject *op_keep(Op *op, PyObject *args)
     if (!plan) return PyErr_NoMemory();
     plan->references = 1, plan->hash = g.hash, plan->key_size = g.size;
     memcpy(plan->key, g.key, sizeof g.key[0] * (size_t)g.size);
-    plan->work = (size_t)work, plan->release = release, plan->alone = alone;
+    plan->work = (size_t)work, plan->release = release;
     if (PyArray_Check(output)) { /* of a dtype and with axes that read_arguments passed */
         plan->descr = PyArray_DESCR((PyArrayObject *)output);
         plan->axes = PyArray_NDIM((PyArrayObject *)output);
@@ -445,17 +509,32 @@ static PyType_Slot slots[] = {
 
 static PyType_Spec spec = {"loopnest._direct.Op", sizeof(Op), 0, Py_TPFLAGS_DEFAULT, slots};
 
-static PyObject *set_one_thread(PyObject *self, PyObject *yes)
+static PyObject *set_threads(PyObject *self, PyObject *count)
 {
     (void)self;
-    int truth = PyObject_IsTrue(yes);
-    if (truth < 0) return NULL;
-    one_thread = truth;
+    long value = PyLong_AsLong(count);
+    if (value == -1 && PyErr_Occurred()) return NULL;
+    threads = value < 2 ? 1 : value > 1 << 20 ? 1 << 20 : (int)value;
+    Py_RETURN_NONE;
+}
+
+/* set_helpers(address of ln_split, address of the semaphore, how many wait for it, ns to spin) */
+static PyObject *set_helpers(PyObject *self, PyObject *args)
+{
+    (void)self;
+    unsigned long long split, semaphore;
+    int count;
+    long long spin;
+    if (!PyArg_ParseTuple(args, "KKiL", &split, &semaphore, &count, &spin)) return NULL;
+    helpers.split = (ln_split_call *)(uintptr_t)split;
+    helpers.semaphore = (ln_semaphore *)(uintptr_t)semaphore;
+    helpers.count = count, helpers.spin = spin;
     Py_RETURN_NONE;
 }
 
 static PyMethodDef functions[] = {
-    {"set_one_thread", set_one_thread, METH_O, "whether a call may use one thread only"},
+    {"set_threads", set_threads, METH_O, "how many threads a call may use"},
+    {"set_helpers", set_helpers, METH_VARARGS, "who computes pieces of large calls"},
     {0},
 };
 

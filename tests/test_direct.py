@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import sys
 import threading
@@ -11,7 +12,7 @@ import pytest
 from cases import CASES
 
 import loopnest as ln
-from loopnest import activation, backend, convolution, dense, direct, optimizer, threads
+from loopnest import activation, backend, convolution, dense, direct, optimizer, pooling, threads
 
 pytestmark = pytest.mark.skipif(direct._Op is None, reason="loopnest._direct is not built here")
 
@@ -239,23 +240,74 @@ def test_op_refuses_what_it_cannot_hold():
     many = (x, None, *range(200))
     assert made.call() is None and made.call(x) is None and made.call(*many) is None
     with pytest.raises(ValueError, match="too many"):
-        made.keep((x, None), x, ((0, 0, tuple(range(97)), (), ()),), 0, False, False, [])
+        made.keep((x, None), x, ((0, 0, tuple(range(97)), (), (), -1, -1, 0, False),), 0, False, [])
 
 
-def test_large_calls_are_repeated_while_there_is_one_thread(chosen, monkeypatch):
-    monkeypatch.setattr(threads, "SERIAL_BELOW", 1000)  # what follows is large
-    monkeypatch.setattr(dense, "_LINEAR", direct.Op("rrrro"))  # other tests have filled it
-    x, weight = image(np.float32, 64, 33), image(np.float32, 33, 70)
+@pytest.fixture
+def all_calls_large(monkeypatch):
+    monkeypatch.setattr(threads, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(threads, "_helpers", None)
+    ops = (dense, "_LINEAR"), (convolution, "_CONV2D"), (pooling, "_MAX"), (pooling, "_AVERAGE")
+    for module, name in (*ops, (pooling, "_GLOBAL_MAX")):  # other tests have filled theirs
+        kinds = getattr(module, name)._kinds
+        monkeypatch.setattr(module, name, direct.Op(kinds))
     before = ln.get_num_threads()
-    try:
-        for handle in (None, ln.pack_weight(weight)):
-            given = x, weight, None if handle is None else handle.packed(), None, None, None
-            for n in (2, 1, 2, 1):
-                ln.set_num_threads(n)
-                calls = [ln.linear(x, weight if handle is None else handle) for _ in range(3)]
-                again = repeated(dense._LINEAR, *given)
-                assert (again is None) == (n == 2)
-                assert n == 2 or again.tobytes() == calls[0].tobytes()
-                assert all(c.tobytes() == calls[0].tobytes() for c in calls)
-    finally:
-        ln.set_num_threads(before)
+    yield
+    ln.set_num_threads(before)
+
+
+def large_calls():
+    """(plans, arguments of a repeated call, the same through Python) of each op that is split."""
+    x, weight = image(np.float32, 64, 33), image(np.float32, 33, 70)
+    packed = ln.pack_weight(weight)
+    yield dense._LINEAR, (x, weight, None, None, None, None), lambda: ln.linear(x, weight)
+    given = x, weight, packed.packed(), None, None, None
+    yield dense._LINEAR, given, lambda: ln.linear(x, packed)
+    planes, filters = image(np.float32, 2, 3, 20, 21), image(np.float32, 20, 3, 3, 3)
+    given = planes, filters, None, None, None, 1, 1, 1, 1, "relu", "direct"
+    relu = functools.partial(ln.conv2d, activation="relu", padding=1)
+    yield convolution._CONV2D, given, lambda: relu(planes, filters)
+    depthwise = image(np.float32, 3, 1, 5, 5)
+    given = planes, depthwise, None, None, None, 1, 2, 1, 3, None, "direct"
+    yield convolution._CONV2D, given, lambda: ln.conv2d(planes, depthwise, padding=2, groups=3)
+    given = planes, None, 3, 2, 1, 1, False, False
+    yield pooling._MAX, given, lambda: ln.max_pool2d(planes, 3, 2, 1)
+    given = planes, None, 2, None, 0, False, True, None
+    yield pooling._AVERAGE, given, lambda: ln.avg_pool2d(planes, 2)
+    yield pooling._GLOBAL_MAX, (planes, None), lambda: ln.global_max_pool2d(planes)
+
+
+def test_large_calls_are_repeated_over_any_number_of_threads(chosen, all_calls_large):
+    for plans, given, through_python in large_calls():
+        ln.set_num_threads(1)
+        expected = through_python()
+        for n in (2, 1, 2, 3, 8, 1):
+            ln.set_num_threads(n)
+            calls = [through_python() for _ in range(3)]
+            again = repeated(plans, *given)
+            assert again is not None or not hasattr(threads._semaphore(), "addresses")
+            calls += [repeated(plans, *given) for _ in range(20)] if again is not None else []
+            assert all(c.tobytes() == expected.tobytes() for c in calls)
+
+
+def test_large_calls_of_many_callers_while_the_number_of_threads_changes(chosen, all_calls_large):
+    kinds = [(call, call().tobytes()) for _, _, call in large_calls()]
+    wrong, ended = [], threading.Event()
+
+    def caller():
+        for _ in range(60):
+            wrong.extend(i for i, (call, e) in enumerate(kinds) if call().tobytes() != e)
+
+    def changer():
+        while not ended.wait(0.001):
+            ln.set_num_threads(int(RNG.integers(1, 5)))
+
+    callers = [threading.Thread(target=caller) for _ in range(6)]
+    other = threading.Thread(target=changer)
+    for thread in (*callers, other):
+        thread.start()
+    for thread in callers:
+        thread.join()
+    ended.set()
+    other.join()
+    assert not wrong

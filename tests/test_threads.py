@@ -114,6 +114,77 @@ def test_many_callers(semaphores):
     assert not wrong
 
 
+@pytest.fixture
+def split_call(monkeypatch, two_threads):
+    """csrc/spin.c's `ln_split` with Python functions as pieces, and one helper for it."""
+    native = pytest.importorskip("loopnest._c")
+    monkeypatch.setattr(threads, "_helpers", None)
+    threads.split(lambda first, last: None, 2, 1e9)  # starts the helper
+    semaphore = threads._helpers.jobs.semaphore
+    if not hasattr(semaphore, "addresses"):
+        pytest.skip("no semaphores of ours here")
+
+    def split(piece, items, pieces, helpers=1):
+        given = native.ffi.callback("ln_piece", lambda call, *which: piece(*which))
+        native.lib.ln_split(
+            semaphore._semaphore, given, native.ffi.NULL, items, pieces, helpers, 1000
+        )
+
+    return split
+
+
+@pytest.mark.parametrize("helpers", [0, 1, 3])
+def test_each_item_once_without_python(helpers, split_call):
+    for items, pieces in ((1, 1), (2, 2), (7, 3), (100, 8)):
+        for _ in range(50):
+            seen = np.zeros(items, int)
+
+            def piece(runner, first, last, seen=seen):
+                seen[first:last] += 1
+
+            split_call(piece, items, pieces, helpers)
+            assert (seen == 1).all()
+
+
+def test_helpers_take_part_without_python(split_call):
+    both = threading.Barrier(2, timeout=30)
+    runners = set()
+
+    def piece(runner, first, last):
+        runners.add((runner, first, threading.current_thread() is threading.main_thread()))
+        both.wait()
+
+    split_call(piece, 2, 2)
+    assert runners == {(0, 0, True), (1, 1, False)}
+
+
+def test_a_call_ends_with_its_last_helper(split_call):
+    ended = []
+
+    def piece(runner, first, last):
+        if runner:
+            time.sleep(0.1)  # the caller has gone to sleep by now
+        ended.append(first)
+
+    for _ in range(3):
+        ended.clear()
+        split_call(piece, 2, 2)
+        assert sorted(ended) == [0, 1]
+    # Both ways at once, one within the other.
+    total = np.zeros((4, 100), int)
+
+    def outer(first, last):
+        for row in range(first, last):
+
+            def inner(runner, a, b, row=row):
+                total[row, a:b] += 1
+
+            split_call(inner, 100, 4)
+
+    threads.split(outer, 4, 1e9)
+    assert (total == 1).all()
+
+
 def test_no_thread_to_be_had(semaphores, monkeypatch):
     def start(self):
         raise RuntimeError("can't start new thread")
@@ -185,7 +256,11 @@ threads.SERIAL_BELOW = 0
 ln.set_num_threads(4)
 ln.use_backend("c")
 x = np.linspace(-3, 3, 1000)
-expected = ln.gelu(x).tobytes()
+rows = x.reshape(25, 40)
+def both():  # the second is repeated without Python
+    return ln.gelu(x).tobytes() + ln.softmax(rows).tobytes()
+expected = both()
+for _ in range(3): both()
 """
 
 
@@ -195,10 +270,14 @@ def test_while_the_interpreter_shuts_down(plain):
         _LARGE.format(plain=plain)
         + """
 class Late:
-    def __init__(self): self.gelu, self.x, self.print, self.say = ln.gelu, x, os.write, expected
-    def __del__(self): self.print(1, b"late %d " % (self.gelu(self.x).tobytes() == self.say))
+    def __init__(self):
+        self.gelu, self.softmax, self.x, self.rows = ln.gelu, ln.softmax, x, rows
+        self.print, self.say = os.write, expected
+    def __del__(self):
+        now = self.gelu(self.x).tobytes() + self.softmax(self.rows).tobytes()
+        self.print(1, b"late %d " % (now == self.say))
 late = Late()  # goes when modules are emptied
-atexit.register(lambda: os.write(1, b"exit %d " % (ln.gelu(x).tobytes() == expected)))
+atexit.register(lambda: os.write(1, b"exit %d " % (both() == expected)))
 """
     )
     assert run_python(code) == "exit 1 late 1"
@@ -212,14 +291,14 @@ def test_in_forked_children_of_many_threads(plain):
         + """
 stop = False
 def busy():
-    while not stop: ln.gelu(x)
+    while not stop: both()
 workers = [threading.Thread(target=busy) for _ in range(3)]
 for w in workers: w.start()
 codes = []
 for _ in range(10):
     child = os.fork()
     if child == 0:
-        fine = all(ln.gelu(x).tobytes() == expected for _ in range(5))
+        fine = all(both() == expected for _ in range(5))
         os._exit(0 if fine else 1)
     codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 stop = True

@@ -294,25 +294,10 @@ def _cut(
     kernel: Any, before: tuple, after: tuple, plan: _Blocks, work: float, y: np.ndarray
 ) -> Run:
     """What calls ``kernel(*before, first, last, *after, *work space, y)`` on all tasks."""
-    if direct.small(work, plan.work * y.itemsize + plan.taps * 8):
-        sizes = (plan.work, y.dtype), (plan.taps, np.int64)
-        spaces = [direct.Space(*size) for size in sizes if size[0]]
-        return functools.partial(
-            direct.serial, work, kernel, *before, 0, plan.tasks, *after, *spaces, y
-        )
-
-    def piece(first: int, last: int) -> None:
-        if not plan.work:
-            kernel(*before, first, last, *after, y)
-            return
-        with scratch.take(plan.work, y.dtype) as space:
-            if not plan.taps:
-                kernel(*before, first, last, *after, space, y)
-                return
-            with scratch.take(plan.taps, np.int64) as taps:
-                kernel(*before, first, last, *after, space, taps, y)
-
-    return lambda: threads.split(piece, plan.tasks, work)
+    sizes = (plan.work, y.dtype), (plan.taps, np.int64)
+    spaces = [direct.Space(*size) for size in sizes if size[0]]
+    operands = *before, direct.Items(plan.tasks), *after, *spaces, y
+    return functools.partial(direct.split, work, kernel, *operands)
 
 
 def conv2d_backward(

@@ -109,27 +109,26 @@ def _multiply(
     bias: np.ndarray,
     y: np.ndarray,
 ) -> direct.Call | None:
-    """y = x @ weight + bias on rows, by the kernel that serves these sizes; that call if small."""
+    """y = x @ weight + bias on rows, by the kernel that serves these sizes; that call if it can be repeated."""
     (samples, inputs), outputs = x.shape, weight.shape[1]
     multiply_adds, tiled = samples * inputs * outputs, backend.kernels.dense_tiled
     form = tiled.FORWARD
     tasks, work_size = tiled.prepare(form, samples, inputs, outputs, x.itemsize)
     if not tasks:
         plain = backend.kernels.dense.linear
-        if direct.small(multiply_adds):
-            return direct.serial(multiply_adds, plain, x, weight, bias, 0, samples, y)
-        threads.split(lambda a, b: plain(x, weight, bias, a, b, y), samples, multiply_adds)
-        return None
-    if direct.small(multiply_adds / 16, work_size * x.itemsize):
-        operands = x, weight, bias, packed, form, 0, tasks, direct.Space(work_size, x.dtype), y
-        return direct.serial(multiply_adds / 16, tiled.linear_tiled, *operands)
-
-    def piece(first: int, last: int) -> None:
-        with scratch.take(work_size, x.dtype) as work:
-            tiled.linear_tiled(x, weight, bias, packed, form, first, last, work, y)
-
-    threads.split(piece, tasks, multiply_adds / 16)
-    return None
+        rows = direct.Items(samples)
+        return direct.split(multiply_adds, plain, x, weight, bias, rows, y)
+    operands = (
+        x,
+        weight,
+        bias,
+        packed,
+        form,
+        direct.Items(tasks),
+        direct.Space(work_size, x.dtype),
+        y,
+    )
+    return direct.split(multiply_adds / 16, tiled.linear_tiled, *operands)
 
 
 def linear_backward(

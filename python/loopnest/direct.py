@@ -10,10 +10,11 @@ Every public function first asks its `Op`::
 NumPy arrays, contiguous, aligned, of native float32, float64 or int64, outputs writable and apart
 from all else. If it has a plan for their shapes and for these very options it runs it and
 returns the output; otherwise, always None. Then the function does its work in Python: it checks,
-converts, tells what is wrong, chooses a kernel and calls it. Was that a matter of one small
-serial call, `serial` notes which, and `Op.keep` makes a plan of it: the same machine
+converts, tells what is wrong, chooses a kernel and calls it. Was that a matter of one call,
+`serial` or `split` notes which, and `Op.keep` makes a plan of it: the same machine
 code, on other addresses, gives the same bits. So checks and choices are written once, in
-Python, and the quick way cannot differ from them.
+Python, and the quick way cannot differ from them. A large call that was split is split again, over
+the same helpers (threads.py), who then do their part without Python.
 
 A plan is kept when a call comes a second time; an op has up to 128 of them. Without the extension
 (no compiler, or another CPU than x86-64 and aarch64) all calls take the way through Python.
@@ -21,20 +22,21 @@ A plan is kept when a call comes a second time; an op has up to 128 of them. Wit
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from loopnest import threads
+from loopnest import scratch, threads
 
 try:
     from loopnest._direct import Op as _Op
 except ImportError:  # the package works as well without, the small calls slower
     _Op = None
 
-# Bytes of work space of a small call: so much comes from malloc without page faults.
+# Bytes of work space of one thread: so much comes from malloc without page faults.
 MOST_SPACE = 1 << 20
 
 # Work (see `threads.split`) from which a plan lets other Python threads run: some microseconds.
@@ -48,12 +50,21 @@ class Space(NamedTuple):
     dtype: Any
 
 
+class Items(NamedTuple):
+    """Stands for two arguments of a kernel: the first and the last of ``total`` items."""
+
+    total: int
+
+
+class _Bound(int):
+    """The first or last item; told from other numbers among what a kernel is given."""
+
+
 class Call(NamedTuple):
-    """A kernel call that was made: what a plan repeats."""
+    """A kernel call that was made: what a plan repeats. Spaces and items are left to fill in."""
 
     kernel: Any
-    arguments: list[Any]
-    spaces: list[np.ndarray]
+    arguments: tuple[Any, ...]
     work: float
 
 
@@ -64,13 +75,50 @@ def small(work: float, space: int = 0) -> bool:
 
 def serial(work: float, kernel: Any, *arguments: Any) -> Call:
     """Call a kernel; what was called."""
-    spaces, given = [], list(arguments)
-    for i, value in enumerate(given):
-        if type(value) is Space:
-            given[i] = np.empty(value.size, value.dtype)
-            spaces.append(given[i])
-    kernel(*given)
-    return Call(kernel, given, spaces, work)
+    kernel(*_filled(arguments, int)[0])
+    return Call(kernel, arguments, work)
+
+
+def split(work: float, kernel: Any, *arguments: Any) -> Call | None:
+    """Call a kernel on pieces of the `Items` among its arguments, over threads if that pays.
+
+    Returns what was called, None if that is not to be repeated.
+    """
+    items = next(value.total for value in arguments if type(value) is Items)
+    spaces = [value for value in arguments if type(value) is Space]
+    bytes_ = sum(space.size * np.dtype(space.dtype).itemsize for space in spaces)
+    if small(work, bytes_):
+        return serial(work, kernel, *arguments)
+
+    def piece(first: int, last: int) -> None:
+        with contextlib.ExitStack() as taken:
+            given: list[Any] = []
+            for value in arguments:
+                if type(value) is Items:
+                    given += first, last
+                elif type(value) is Space:
+                    given.append(taken.enter_context(scratch.take(value.size, value.dtype)))
+                else:
+                    given.append(value)
+            kernel(*given)
+
+    threads.split(piece, items, work)
+    return Call(kernel, arguments, work) if bytes_ <= MOST_SPACE else None
+
+
+def _filled(arguments: tuple[Any, ...], bound: type[int]) -> tuple[list[Any], list[np.ndarray]]:
+    """The arguments of one call on all items, and the work space among them."""
+    given: list[Any] = []
+    spaces: list[np.ndarray] = []
+    for value in arguments:
+        if type(value) is Items:
+            given += bound(0), bound(value.total)
+        elif type(value) is Space:
+            spaces.append(np.empty(value.size, value.dtype))
+            given.append(spaces[-1])
+        else:
+            given.append(value)
+    return given, spaces
 
 
 def _never(*arguments: Any) -> None:
@@ -114,16 +162,16 @@ class Op:
         for call in calls:
             assert call is not None
             known = dict(places)
-            for space in call.spaces:
+            given, spaces = _filled(call.arguments, _Bound)
+            for space in spaces:
                 known[_address(space)] = -1, total
                 total += -(-space.nbytes // 64) * 64
-            form = _form(call, known, kept)
+            form = _form(call, given, known, kept)
             if form is None:
                 return
             forms.append(form)
         work = sum(call.work for call in calls if call is not None)
-        release, alone = work >= _RELEASE_FROM, work >= threads.SERIAL_BELOW
-        made.keep(arguments, output, tuple(forms), total, release, alone, kept)
+        made.keep(arguments, output, tuple(forms), total, work >= _RELEASE_FROM, kept)
 
 
 def _address(array: np.ndarray) -> int:
@@ -137,13 +185,19 @@ def _places(arrays: Sequence[Any]) -> dict[int, tuple[int, int]] | None:
     return places if len(places) == len(given) else None
 
 
-def _form(call: Call, places: dict[int, tuple[int, int]], kept: list[Any]) -> tuple | None:
-    """A call as csrc/direct.c takes it: machine code, words, which of them are addresses, doubles.
+def _form(
+    call: Call, given: list[Any], places: dict[int, tuple[int, int]], kept: list[Any]
+) -> tuple | None:
+    """A call as csrc/direct.c takes it.
 
-    None if it has an array that is neither given nor work space.
+    Machine code, words, which of them are addresses, doubles, which words are the first and last
+    item (-1: none), how many items, and whether more threads than one may share them. None if it
+    has an array that is neither given nor work space.
     """
     flat = _flat_c if hasattr(call.kernel, "arrange") else _flat_numba
-    code, reports, values = flat(call, kept)
+    code, reports, values = flat(call.kernel, given, kept)
+    bounds = [i for i, value in enumerate(values) if type(value) is _Bound]
+    first, last = bounds if len(bounds) == 2 else (-1, -1)
     words: list[int] = []
     slots: list[tuple[int, int, int]] = []
     doubles: list[int] = []
@@ -161,14 +215,16 @@ def _form(call: Call, places: dict[int, tuple[int, int]], kept: list[Any]) -> tu
             value = _address(value)
         words.append(value)
     kept.append(call.kernel)
-    return code, reports, tuple(words), tuple(slots), tuple(doubles)
+    items = values[last] if bounds else 0
+    large = call.work >= threads.SERIAL_BELOW
+    return code, reports, tuple(words), tuple(slots), tuple(doubles), first, last, items, large
 
 
-def _flat_c(call: Call, kept: list[Any]) -> tuple[int, int, list[Any]]:
+def _flat_c(kernel: Any, given: list[Any], kept: list[Any]) -> tuple[int, int, list[Any]]:
     """A C kernel's address, and its arguments as they go into registers."""
     from loopnest.ckernels.call import ffi
 
-    function, arguments = call.kernel.arrange(*call.arguments)
+    function, arguments = kernel.arrange(*given)
     values: list[Any] = []
     for value, kind in zip(arguments, ffi.typeof(function).args, strict=True):
         if isinstance(value, np.ndarray):
@@ -179,11 +235,11 @@ def _flat_c(call: Call, kept: list[Any]) -> tuple[int, int, list[Any]]:
         elif kind.cname in ("float", "double"):
             values.append(struct.pack("<f" if kind.cname == "float" else "<d", value))
         else:
-            values.append(int(value))
+            values.append(value if type(value) is _Bound else int(value))
     return int(ffi.cast("intptr_t", function)), 0, values
 
 
-def _flat_numba(call: Call, kept: list[Any]) -> tuple[int, int, list[Any]]:
+def _flat_numba(kernel: Any, given: list[Any], kept: list[Any]) -> tuple[int, int, list[Any]]:
     """Machine code of a Numba kernel, and its arguments in Numba's own calling convention.
 
     First where to put a result and an error (direct.c sets them), then the arguments; an
@@ -191,14 +247,14 @@ def _flat_numba(call: Call, kept: list[Any]) -> tuple[int, int, list[Any]]:
     """
     from numba import typeof
 
-    compiled = call.kernel.overloads[tuple(map(typeof, call.arguments))]
+    compiled = kernel.overloads[tuple(typeof(int(a) if type(a) is _Bound else a) for a in given)]
     code = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
     values: list[Any] = [0, 0]
-    for value in call.arguments:
+    for value in given:
         if isinstance(value, np.ndarray):
             values += [0, 0, value.size, value.itemsize, value, *value.shape, *value.strides]
         elif isinstance(value, float):
             values.append(struct.pack("<d", value))
         else:
-            values.append(int(value))
+            values.append(value if type(value) is _Bound else int(value))
     return code, 1, values

@@ -40,11 +40,10 @@ def _softmax(op: str, x: Any, axis: Any, out: np.ndarray | None) -> np.ndarray:
     last_axis = moved.shape == x.shape and np.shares_memory(rows, x)
     result = y.reshape(rows.shape) if last_axis else np.empty_like(rows)
     kernel, work = getattr(backend.kernels.loss, op), x.size * _WORK
-    if last_axis and direct.small(work):
-        plans.keep(given, y, direct.serial(work, kernel, rows, 0, len(rows), result))
-        return y
-    threads.split(lambda a, b: kernel(rows, a, b, result), len(rows), work)
-    if not last_axis:
+    call = direct.split(work, kernel, rows, direct.Items(len(rows)), result)
+    if last_axis:
+        plans.keep(given, y, call)
+    else:
         np.moveaxis(y, axis, -1)[...] = result.reshape(moved.shape)
     return y
 

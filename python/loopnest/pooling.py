@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loopnest import backend, checks, direct, scratch, threads
+from loopnest import backend, checks, direct, threads
 from loopnest.output_size import LIMIT
 
 Pair = tuple[int, int]
@@ -204,18 +204,10 @@ def _split(
 ) -> direct.Call | None:
     """Call ``kernel(x, *options, space, first, last, y)`` on pieces of ``range(items)``.
 
-    space: ``size`` elements of work space. Returns that call if it was small.
+    space: ``size`` elements of work space. Returns that call if it can be repeated.
     """
-    dtype = x.dtype
-    if direct.small(work, size * x.itemsize):
-        return direct.serial(work, kernel, x, *options, direct.Space(size, dtype), 0, items, y)
-
-    def piece(first: int, last: int) -> None:
-        with scratch.take(size, dtype) as space:
-            kernel(x, *options, space, first, last, y)
-
-    threads.split(piece, items, work)
-    return None
+    space = direct.Space(size, x.dtype)
+    return direct.split(work, kernel, x, *options, space, direct.Items(items), y)
 
 
 def avg_pool2d_backward(
@@ -427,10 +419,7 @@ def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
         return known
     x, y = _planes("global_avg_pool2d", x, out)
     kernel = backend.kernels.pooling.global_avg_pool2d
-    if direct.small(x.size):
-        _GLOBAL_AVERAGE.keep(given, y, direct.serial(x.size, kernel, x, 0, y.size, y))
-    else:
-        threads.split(lambda first, last: kernel(x, first, last, y), y.size, x.size)
+    _GLOBAL_AVERAGE.keep(given, y, direct.split(x.size, kernel, x, direct.Items(y.size), y))
     return y
 
 

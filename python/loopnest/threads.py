@@ -7,8 +7,12 @@ not at all (no thread to be had, the interpreter shuts down), and the work gets 
 
 Helpers are Python threads that wait for jobs. Woken by Python's own locks they cost 45 us a
 call, half of it until they start and half until the caller hears that they have ended; the
-extension's semaphores (csrc/semaphore.h), which look for a while before they sleep, 5 us.
+extension's semaphores (csrc/spin.h), which look for a while before they sleep, 5 us.
 Nothing starts before the first call that is large enough.
+
+A call that comes again is split without Python: csrc/direct.c hands the kernel itself to the same
+helpers, who run it inside their wait. Above, a helper begins 40 us after the caller, for it takes
+the GIL and arguments have to be made; so it begins at once.
 """
 
 from __future__ import annotations
@@ -24,10 +28,12 @@ from collections.abc import Callable
 from typing import Any
 
 try:
-    from loopnest._direct import set_one_thread as _set_one_thread
+    from loopnest._direct import set_helpers as _set_helpers
+    from loopnest._direct import set_threads as _set_threads
 except ImportError:  # who else would want to know
 
-    def _set_one_thread(yes: bool, /) -> None: ...
+    def _set_threads(count: int, /) -> None: ...
+    def _set_helpers(*addresses_and_numbers: int) -> None: ...
 
 
 # Below this much work, in elementary operations of very roughly a nanosecond for eight, a
@@ -99,7 +105,7 @@ def get_num_threads() -> int:
 def _set_count(count: int) -> None:
     global _count
     _count = count
-    _set_one_thread(count == 1)
+    _set_threads(count)
 
 
 def serial(work: float) -> bool:
@@ -119,7 +125,7 @@ class _SpinSemaphore:
     """The extension's, which looks for a while before it sleeps; neither holds the GIL."""
 
     def __init__(self, ffi: Any, lib: Any) -> None:
-        self._lib, semaphore = lib, lib.ln_semaphore_new()
+        self._ffi, self._lib, semaphore = ffi, lib, lib.ln_semaphore_new()
         if not semaphore:
             raise OSError("loopnest: no semaphores here")
         self._semaphore = ffi.gc(semaphore, lib.ln_semaphore_free)
@@ -129,6 +135,13 @@ class _SpinSemaphore:
 
     def acquire(self) -> None:
         self._lib.ln_semaphore_wait(self._semaphore, _SPIN)
+
+    def addresses(self) -> tuple[int, int]:
+        """Of what splits calls over those who wait here, and of the semaphore."""
+        split = self._ffi.addressof(self._lib, "ln_split")
+        return int(self._ffi.cast("intptr_t", split)), int(
+            self._ffi.cast("intptr_t", self._semaphore)
+        )
 
     def post_then_wait(self, waited: _SpinSemaphore) -> None:
         self._lib.ln_semaphore_post_then_wait(self._semaphore, waited._semaphore, _SPIN, _PAUSE)
@@ -144,23 +157,29 @@ def _semaphore() -> Any:
         return _PlainSemaphore(0)
 
 
+def _lend(semaphore: Any, count: int) -> None:
+    """Let csrc/direct.c call in the ``count`` threads that wait for a semaphore."""
+    if isinstance(semaphore, _SpinSemaphore):
+        _set_helpers(*semaphore.addresses(), count, _SPIN)
+
+
 class _Queue:
     """Items in order. The semaphore only wakes: whoever is interrupted loses no item."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
-        self._semaphore = _semaphore()
+        self.semaphore = _semaphore()
 
     def put(self, item: Any) -> None:
         self._items.append(item)
-        self._semaphore.release()
+        self.semaphore.release()
 
     def get(self) -> Any:
         while True:
             try:
                 return self._items.popleft()
             except IndexError:
-                self._semaphore.acquire()
+                self.semaphore.acquire()
 
     def answer_then_get(self, other: _Queue, item: Any) -> Any:
         """Put ``item`` into ``other``, then get the next item from here.
@@ -168,7 +187,7 @@ class _Queue:
         In one step, for who is answered would else wait for the GIL, which we took again.
         """
         other._items.append(item)
-        other._semaphore.post_then_wait(self._semaphore)
+        other.semaphore.post_then_wait(self.semaphore)
         return self.get()
 
 
@@ -191,6 +210,8 @@ class _Helpers:
                     except RuntimeError:  # no more threads to be had
                         break
                     self.count += 1
+                # They never end, and so neither does the semaphore.
+                _lend(self.jobs.semaphore, self.count)
         for _ in range(min(wanted, self.count)):
             self.jobs.put(job)
 
@@ -256,6 +277,7 @@ def _forget_helpers() -> None:
     """In a forked child the helpers do not exist: make new ones when needed."""
     global _helpers
     _helpers = None
+    _set_helpers(0, 0, 0, 0)
 
 
 if hasattr(os, "register_at_fork"):
