@@ -15,27 +15,26 @@ static void F(pixel_row_runs)(const real *x, int64_t line, int64_t runs, int64_t
 {
     int64_t in_run = ceil_div(run, PIXEL_ROWS), tiles = runs * in_run;
     int64_t slice = ceil_div(terms, ceil_div(terms, TERMS_IN_L1));
+    int wide = channels > LANES;
     for (int64_t strip = 0; strip < tiles; strip += STRIP_TILES)
         for (int64_t t = 0; t < terms; t += slice)
             for (int64_t tile = strip; tile < least(strip + STRIP_TILES, tiles); tile++) {
                 int64_t i = tile / in_run, j = tile % in_run * PIXEL_ROWS, left = run - j;
                 int64_t at = i * y_line + j, count = least(slice, terms - t);
-                const real *from = x + i * line + j, *add = more ? more + at : NULL;
-                const real *weight = panel + t * PANEL;
-                real *to = t + count == terms ? y + at : NULL;
+                int last = t + count == terms;
+                const real *from = x + i * line + j, *weight = panel + t * PANEL;
                 real *own = sums + (tile - strip) * PIXEL_ROWS * 2 * LANES;
-                if (channels <= LANES)
-                    F(many_pixels_narrow)
-                    (from, taps + t, count, weight, own, t == 0, bias, add, rectify, to, y_step,
-                     channels, left);
+                for (int64_t k = 0; last && k < channels; k++)
+                    __builtin_prefetch(y + at + k * y_step, 1, 3);
+                if (!wide)
+                    F(many_pixels_narrow)(from, taps + t, count, weight, own, t == 0);
                 else if (left > FEW_PIXEL_ROWS)
-                    F(many_pixels_wide)
-                    (from, taps + t, count, weight, own, t == 0, bias, add, rectify, to, y_step,
-                     channels, left);
+                    F(many_pixels_wide)(from, taps + t, count, weight, own, t == 0);
                 else
-                    F(few_pixels_wide)
-                    (from, taps + t, count, weight, own, t == 0, bias, add, rectify, to, y_step,
-                     channels, left);
+                    F(few_pixels_wide)(from, taps + t, count, weight, own, t == 0);
+                if (last)
+                    F(finish_pixel_rows)(own, wide ? 2 * LANES : LANES, bias, more ? more + at : NULL,
+                                         rectify, y + at, y_step, channels, left);
             }
 }
 

@@ -198,20 +198,15 @@ PIECE void F(store_columns)(F(vec) acc[], const real *more, int rectify, real *y
     }
 }
 
-/* A is the image, its numbers side by side; B packed weights, PANEL numbers a term; some of the
- * terms at a time: between them the tile is in `sums`. The last part writes y, (channels, pixels), or
- * leaves the tile in `sums` where y is NULL. bias holds as many numbers as the tile has columns, or is
- * NULL; what is added to y, if not NULL, lies as y does; max(0, y) is written if asked for. */
+/* A is the image, its numbers side by side; B packed weights, PANEL numbers a term. The tile begins in
+ * `sums`, or at zero if it `starts`, and is left there. */
 PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, const real *weight,
-                         real *sums, int starts, const real *bias, const real *more, int rectify,
-                         real *y, int64_t y_step, int64_t channels, int64_t pixels, int mr, int nv)
+                         real *sums, int starts, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
     if (!starts) {
         UNROLL for (int i = 0; i < mr * nv; i++) acc[i] = F(load)(sums + i * LANES);
     }
-    if (y)
-        for (int64_t k = 0; k < channels; k++) __builtin_prefetch(y + k * y_step, 1, 3);
     for (int64_t t = 0; t < count; t++) {
         F(multiply_add)(acc, x + taps[t], 1, weight, mr, nv);
         __builtin_prefetch((const void *)((uintptr_t)weight + AHEAD * PANEL * sizeof(real)), 0, 3);
@@ -219,13 +214,24 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
             __builtin_prefetch((const void *)((uintptr_t)weight + AHEAD * PANEL * sizeof(real) + 64), 0, 3);
         weight += PANEL;
     }
-    if (!y) {
-        UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
-        return;
+    UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
+}
+
+/* y, (channels, pixels), from a tile of pixel rows in `sums`, `row` numbers apart. Up to PIXEL_ROWS
+ * pixels: that many are read. bias holds as many numbers as the tile has columns, or is NULL; what is
+ * added to y, if not NULL, lies as y does; max(0, y) is written if asked for. */
+static void F(finish_pixel_rows)(const real *sums, int64_t row, const real *bias, const real *more,
+                                 int rectify, real *y, int64_t y_step, int64_t channels,
+                                 int64_t pixels)
+{
+    for (int64_t k = 0; k < channels; k += LANES) {
+        F(vec) acc[PIXEL_ROWS];
+        UNROLL for (int i = 0; i < PIXEL_ROWS; i++) acc[i] = F(load)(sums + k + i * row);
+        if (bias)
+            F(add_to_rows)(acc, bias + k, PIXEL_ROWS, 1);
+        F(store_columns)(acc, more ? more + k * y_step : NULL, rectify, y + k * y_step, y_step,
+                         channels - k, pixels, PIXEL_ROWS, 1);
     }
-    if (bias)
-        F(add_to_rows)(acc, bias, mr, nv);
-    F(store_columns)(acc, more, rectify, y, y_step, channels, pixels, mr, nv);
 }
 
 /* Add to a tile whose rows are channels what is asked for, and write it. */
@@ -393,11 +399,9 @@ PIECE void F(stacked_rows)(const real *x, int64_t line, int edge, struct seen se
 
 #define PIXEL_TILE(name, mr, nv) \
     static void F(name)(const real *x, const int64_t *taps, int64_t count, const real *weight, \
-                        real *sums, int starts, const real *bias, const real *more, int rectify, \
-                        real *y, int64_t y_step, int64_t channels, int64_t pixels) \
+                        real *sums, int starts) \
     { \
-        F(pixel_rows)(x, taps, count, weight, sums, starts, bias, more, rectify, y, y_step, channels, \
-                      pixels, mr, nv); \
+        F(pixel_rows)(x, taps, count, weight, sums, starts, mr, nv); \
     }
 PIXEL_TILE(many_pixels_wide, PIXEL_ROWS, 2)
 PIXEL_TILE(many_pixels_narrow, PIXEL_ROWS, 1)
