@@ -9,6 +9,8 @@
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
+enum { SPAN = 64 }; /* columns of a row that F(span) tells about */
+
 /* Division that rounds down, for a positive divisor. */
 static inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
 
@@ -39,39 +41,80 @@ static inline void F(multiply_zeros)(real *y, int64_t step, int64_t count, real 
     INDEPENDENT for (int64_t j = 0; j < count; j++) y[j * step] = FMA((real)0, w, y[j * step]);
 }
 
+/* Rows [oh, end) of an output plane, stride 1, a vector of outputs in a register at a time. x is
+ * the first plane of the group, outside of which is zero. All taps of a row are within SPAN columns. */
+static void F(conv2d_near)(const real *x, const real *weight, const real *bias,
+                           const ln_conv2d_shape *d, int64_t oh, int64_t end, real *y)
+{
+    int64_t channels = d->c / d->groups, height = d->h, width = d->w;
+    int64_t r = d->r, s = d->s, dilation_h = d->dilation_h, dilation_w = d->dilation_w;
+    for (int64_t j = 0; j < d->ow; j += LANES) {
+        int64_t left = j - d->left;
+        F(span) inside = F(span_of)(-left, width - left), outside = F(span_of)(0, 0);
+        F(mask) some = F(first_lanes)(d->ow - j);
+        for (int64_t row = oh; row < end; row++) {
+            const real *tap = weight;
+            F(vec) total = {0};
+            for (int64_t c = 0; c < channels; c++)
+                for (int64_t i = 0; i < r; i++) {
+                    int64_t h = row * d->stride_h - d->top + i * dilation_h;
+                    F(span) span = 0 <= h && h < height ? inside : outside;
+                    uint64_t start = (uint64_t)((c * height + h) * width + left);
+                    const real *from = (const real *)((uintptr_t)x + start * sizeof *x);
+                    for (int64_t t = 0; t < s; t++) {
+                        F(vec) pixels = F(load_within)(from, (int)(t * dilation_w), span);
+                        total = F(fma)(pixels, F(splat)(*tap++), total);
+                    }
+                }
+            if (bias) total += F(splat)(*bias);
+            F(store_some)(y + row * d->ow + j, total, some);
+        }
+    }
+}
+
+/* Row oh of an output plane, tap by tap. */
+static void F(conv2d_row)(const real *x, const real *tap, const real *bias,
+                          const ln_conv2d_shape *d, int64_t oh, real *y)
+{
+    for (int64_t j = 0; j < d->ow; j++) y[j] = 0;
+    for (int64_t c = 0; c < d->c / d->groups; c++, x += d->h * d->w)
+        for (int64_t i = 0; i < d->r; i++) {
+            int64_t h = oh * d->stride_h - d->top + i * d->dilation_h;
+            for (int64_t j = 0; j < d->s; j++) {
+                real w = *tap++;
+                if (h < 0 || h >= d->h) {
+                    F(multiply_zeros)(y, 1, d->ow, w);
+                    continue;
+                }
+                int64_t low, high, offset = j * d->dilation_w - d->left;
+                valid_range(d->w, d->ow, d->stride_w, offset, &low, &high);
+                F(multiply_zeros)(y, 1, low, w);
+                if (high > low)
+                    F(multiply_row)(y + low, 1, high - low,
+                                    x + h * d->w + low * d->stride_w + offset, d->stride_w, w);
+                F(multiply_zeros)(y + high, 1, d->ow - high, w);
+            }
+        }
+    if (bias)
+        for (int64_t j = 0; j < d->ow; j++) y[j] += *bias;
+}
+
 void OP(conv2d)(const real *x, const real *weight, const real *bias, const ln_conv2d_shape *d,
                 int64_t first, int64_t last, real *y)
 {
     int64_t group_channels = d->c / d->groups, group_k = d->k / d->groups;
-    for (int64_t row = first; row < last; row++) {
-        int64_t image = row / (d->k * d->oh), rest = row % (d->k * d->oh);
-        int64_t k = rest / d->oh, oh = rest % d->oh;
-        real *out = y + row * d->ow;
-        const real *tap = weight + k * group_channels * d->r * d->s;
-        for (int64_t j = 0; j < d->ow; j++) out[j] = 0;
-        for (int64_t c = 0; c < group_channels; c++) {
-            const real *plane = x + (image * d->c + k / group_k * group_channels + c) * d->h * d->w;
-            for (int64_t i = 0; i < d->r; i++) {
-                int64_t h = oh * d->stride_h - d->top + i * d->dilation_h;
-                for (int64_t j = 0; j < d->s; j++) {
-                    real w = *tap++;
-                    if (h < 0 || h >= d->h) {
-                        F(multiply_zeros)(out, 1, d->ow, w);
-                        continue;
-                    }
-                    int64_t low, high, offset = j * d->dilation_w - d->left;
-                    valid_range(d->w, d->ow, d->stride_w, offset, &low, &high);
-                    F(multiply_zeros)(out, 1, low, w);
-                    if (high > low)
-                        F(multiply_row)(out + low, 1, high - low,
-                                        plane + h * d->w + low * d->stride_w + offset,
-                                        d->stride_w, w);
-                    F(multiply_zeros)(out + high, 1, d->ow - high, w);
-                }
-            }
-        }
-        if (bias)
-            for (int64_t j = 0; j < d->ow; j++) out[j] += bias[k];
+    int near = d->stride_w == 1 && (d->s - 1) * d->dilation_w + LANES <= SPAN;
+    for (int64_t row = first; row < last;) { /* the rows of a plane of y at a time */
+        int64_t plane = row / d->oh, image = plane / d->k, k = plane % d->k;
+        int64_t oh = row - plane * d->oh, end = least(d->oh, oh + last - row);
+        const real *from = x + (image * d->c + k / group_k * group_channels) * d->h * d->w;
+        const real *taps = weight + k * group_channels * d->r * d->s, *b = bias ? bias + k : NULL;
+        real *out = y + plane * d->oh * d->ow;
+        row += end - oh;
+        if (near)
+            F(conv2d_near)(from, taps, b, d, oh, end, out);
+        else
+            for (; oh < end; oh++) F(conv2d_row)(from, taps, b, d, oh, out + oh * d->ow);
     }
 }
 

@@ -11,12 +11,16 @@ test stops LLVM from vectorising.
 
 import numpy as np
 
-from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.jit import block, fragment, kernel
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.simd import fma
+from loopnest.kernels.simd_lanes import flattened
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, size_of
+from loopnest.kernels.simd_vector import fuse, load_number, load_within, spread, store_first
 
 _U = np.uint64
 _ONE = _U(1)
+SPAN = 64  # columns of a row that one word has a bit for
 
 
 @block
@@ -48,42 +52,107 @@ def multiply_zeros(y, start, step, count, w):
         y[y0 + j * by] = fma(zero, w, y[y0 + j * by])
 
 
+@fragment
+def bits_below(end):
+    """The first ``end`` bits, none below 1, all from 64 on."""
+    end = min(max(end, 0), SPAN)
+    return (_ONE << _U(end)) - _ONE if end < SPAN else ~_U(0)
+
+
+@fragment
+def near_rows(
+    zero, x, channels, height, width, weight, r, s, offset, stride_h, top, left,
+    dilation_h, dilation_w, first, last, y, out_w,
+):  # fmt: skip
+    """Rows [first, last) of an output plane, stride 1, a vector of outputs in a register at a time.
+
+    x is the address of the first plane of the group, outside of which is zero; y that of the output's
+    plane, offset of the bias, if not 0. All taps of a row are within SPAN columns.
+    """
+    size = size_of(zero)
+    for j in range(0, out_w, VECTOR_BYTES // size):
+        start = j - left
+        inside = bits_below(width - start) & ~bits_below(-start)
+        for row in range(first, last):
+            total, tap = spread(zero), weight
+            for c in range(channels):
+                for i in range(r):
+                    h = row * stride_h - top + i * dilation_h
+                    span = inside if 0 <= h < height else _U(0)
+                    source = x + _U(((c * height + h) * width + start) * size)
+                    for t in range(s):
+                        pixels = load_within(zero, source, _U(t * dilation_w), span)
+                        total = fuse(pixels, spread(load_number(zero, tap)), total)
+                        tap += _U(size)
+            if offset:
+                total = total + spread(load_number(zero, offset))
+            store_first(total, y + _U((row * out_w + j) * size), out_w - j)
+
+
+@fragment
+def strided_row(
+    x, plane, channels, height, width, weight, tap, r, s, stride_w, left, dilation_h, dilation_w,
+    top_h, y, start, out_w,
+):  # fmt: skip
+    """A row of an output plane, tap by tap; top_h is the input row of its first tap."""
+    for j in range(_U(out_w)):
+        y[_U(start) + j] = 0
+    for c in range(plane, plane + channels):
+        for i in range(r):
+            h = top_h + i * dilation_h
+            for j in range(s):
+                w = weight[tap]
+                tap += 1
+                if h < 0 or h >= height:
+                    multiply_zeros(y, start, 1, out_w, w)
+                    continue
+                offset = j * dilation_w - left
+                low, high = valid_range(width, out_w, stride_w, offset)
+                multiply_zeros(y, start, 1, low, w)
+                source = (c * height + h) * width + low * stride_w + offset
+                multiply_row(y, start + low, high - low, x, source, stride_w, w)
+                multiply_zeros(y, start + high, 1, out_w - high, w)
+
+
 @kernel
 def conv2d(
     x, weight, bias, stride_h, stride_w, top, left, dilation_h, dilation_w, groups, first, last, y
 ):
     """Output rows [first, last) of the N*K*OH rows of y."""
-    n, channels, height, width = x.shape
+    channels, height, width = x.shape[1:]
     k, group_channels, r, s = weight.shape
-    out_h, out_w = y.shape[2], y.shape[3]
-    group_k = k // groups
-    x1, weight1, y1 = x.reshape(x.size), weight.reshape(weight.size), y.reshape(y.size)
-    for row in range(first, last):
-        image, rest = divmod(row, k * out_h)
-        out_channel, oh = divmod(rest, out_h)
-        start = row * out_w
-        for j in range(_U(out_w)):
-            y1[_U(start) + j] = 0
-        tap = out_channel * group_channels * r * s
-        for c in range(group_channels):
-            plane = (image * channels + out_channel // group_k * group_channels + c) * height
-            for i in range(r):
-                h = oh * stride_h - top + i * dilation_h
-                for j in range(s):
-                    w = weight1[tap]
-                    tap += 1
-                    if h < 0 or h >= height:
-                        multiply_zeros(y1, start, 1, out_w, w)
-                        continue
-                    offset = j * dilation_w - left
-                    low, high = valid_range(width, out_w, stride_w, offset)
-                    multiply_zeros(y1, start, 1, low, w)
-                    source = (plane + h) * width + low * stride_w + offset
-                    multiply_row(y1, start + low, high - low, x1, source, stride_w, w)
-                    multiply_zeros(y1, start + high, 1, out_w - high, w)
-        if bias.size:
-            for j in range(_U(out_w)):
-                y1[_U(start) + j] += bias[out_channel]
+    out_h, out_w = y.shape[2:]
+    group_k, taps = k // groups, group_channels * r * s
+    x1, weight1, y1 = flattened(x), flattened(weight), flattened(y)
+    x0, weight0, y0 = _U(x.ctypes.data), _U(weight.ctypes.data), _U(y.ctypes.data)
+    zero, size = x.dtype.type(0), x.itemsize
+    near = stride_w == 1 and (s - 1) * dilation_w + VECTOR_BYTES // size <= SPAN
+    row = first
+    while row < last:  # the rows of a plane of y at a time
+        plane = row // out_h
+        image, out_channel = divmod(plane, k)
+        oh = row - plane * out_h
+        end = min(out_h, oh + last - row)
+        row += end - oh
+        source = image * channels + out_channel // group_k * group_channels
+        tap = out_channel * taps
+        if near:
+            offset = _U(bias.ctypes.data) + _U(out_channel * size) if bias.size else _U(0)
+            near_rows(
+                zero, x0 + _U(source * height * width * size), group_channels, height, width,
+                weight0 + _U(tap * size), r, s, offset, stride_h, top, left, dilation_h, dilation_w,
+                oh, end, y0 + _U(plane * out_h * out_w * size), out_w,
+            )  # fmt: skip
+            continue
+        for i in range(oh, end):
+            start = (plane * out_h + i) * out_w
+            strided_row(
+                x1, source, group_channels, height, width, weight1, tap, r, s, stride_w, left,
+                dilation_h, dilation_w, i * stride_h - top, y1, start, out_w,
+            )  # fmt: skip
+            if bias.size:
+                for j in range(_U(out_w)):
+                    y1[_U(start) + j] += bias[out_channel]
 
 
 @block
@@ -111,7 +180,7 @@ def conv2d_backward_input(
     k, group_channels, r, s = weight.shape
     out_h, out_w = dy.shape[2], dy.shape[3]
     group_k = k // groups
-    dy1, weight1, dx1 = dy.reshape(dy.size), weight.reshape(weight.size), dx.reshape(dx.size)
+    dy1, weight1, dx1 = flattened(dy), flattened(weight), flattened(dx)
     for row in range(first, last):
         image, rest = divmod(row, channels * height)
         channel, h = divmod(rest, height)
@@ -152,7 +221,7 @@ def conv2d_backward_weight(
     k, group_channels, r, s = dweight.shape
     out_h, out_w = dy.shape[2], dy.shape[3]
     group_k = k // groups
-    x1, dy1, dw1 = x.reshape(x.size), dy.reshape(dy.size), dweight.reshape(dweight.size)
+    x1, dy1, dw1 = flattened(x), flattened(dy), flattened(dweight)
     zero = x1.dtype.type(0)
     for out_channel in range(first, last):
         taps = out_channel * group_channels * r * s
@@ -184,7 +253,7 @@ def conv2d_backward_bias(dy, first, last, dbias):
     """Sums of dy over (n, oh, ow), 16 lanes over each plane kept from image to image."""
     n, k = dy.shape[0], dy.shape[1]
     plane = dy.shape[2] * dy.shape[3]
-    dy1 = dy.reshape(dy.size)
+    dy1 = flattened(dy)
     lanes = np.empty(16, dy.dtype)
     for out_channel in range(first, last):
         lanes[:] = 0

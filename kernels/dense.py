@@ -8,6 +8,7 @@ import numpy as np
 
 from loopnest.kernels.jit import kernel
 from loopnest.kernels.simd import fma
+from loopnest.kernels.simd_lanes import flattened
 
 _U = np.uint64
 
@@ -16,7 +17,7 @@ _U = np.uint64
 def linear(x, weight, bias, first, last, y):
     """Rows [first, last) of y; sums over i."""
     inputs, outputs = weight.shape
-    x1, weight1, y1 = x.reshape(x.size), weight.reshape(weight.size), y.reshape(y.size)
+    x1, weight1, y1 = flattened(x), flattened(weight), flattened(y)
     for m in range(first, last):
         out = _U(m * outputs)
         for o in range(_U(outputs)):
@@ -34,7 +35,7 @@ def linear(x, weight, bias, first, last, y):
 def linear_backward_input(dy, weight, first, last, dx):
     """Rows [first, last) of dx = dy weight^T; sums over o."""
     inputs, outputs = weight.shape
-    dy1, weight1, dx1 = dy.reshape(dy.size), weight.reshape(weight.size), dx.reshape(dx.size)
+    dy1, weight1, dx1 = flattened(dy), flattened(weight), flattened(dx)
     for m in range(first, last):
         out = _U(m * inputs)
         for i in range(_U(inputs)):
@@ -50,7 +51,7 @@ def linear_backward_weight(x, dy, first, last, dweight):
     """Rows [first, last) of dweight = x^T dy; sums over m."""
     inputs, outputs = dweight.shape
     rows = dy.shape[0]
-    x1, dy1, dw1 = x.reshape(x.size), dy.reshape(dy.size), dweight.reshape(dweight.size)
+    x1, dy1, dw1 = flattened(x), flattened(dy), flattened(dweight)
     for i in range(first, last):
         out = _U(i * outputs)
         for o in range(_U(outputs)):
@@ -65,7 +66,7 @@ def linear_backward_weight(x, dy, first, last, dweight):
 def linear_backward_bias(dy, dbias):
     """dbias = sum of dy over m, in that order."""
     rows, outputs = dy.shape
-    dy1 = dy.reshape(dy.size)
+    dy1 = flattened(dy)
     for o in range(_U(outputs)):
         dbias[o] = 0
     for m in range(rows):

@@ -18,6 +18,7 @@ from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.simd import select
 from loopnest.kernels.simd_lanes import (
     LANES,
+    flattened,
     fold_max,
     fold_sum,
     keep_first,
@@ -87,7 +88,7 @@ def scale_row(y, start, count, factor, less, scale):
 @kernel
 def softmax(x, first, last, y):
     classes = x.shape[1]
-    x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    x1, y1 = flattened(x), flattened(y)
     if classes <= LANES:
         few_classes.softmax(x1, classes, first, last, y1)
         return
@@ -100,7 +101,7 @@ def softmax(x, first, last, y):
 @kernel
 def log_softmax(x, first, last, y):
     classes = x.shape[1]
-    x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    x1, y1 = flattened(x), flattened(y)
     if classes <= LANES:
         few_classes.log_softmax(x1, classes, first, last, y1)
         return
@@ -161,7 +162,7 @@ def cross_entropy(
     or ``dlogits`` are not computed.
     """
     classes = logits.shape[1]
-    x, d = logits.reshape(logits.size), dlogits.reshape(dlogits.size)
+    x, d = flattened(logits), flattened(dlogits)
     zero, one, e = x.dtype.type(0), x.dtype.type(1), x.dtype.type(smoothing)
     keep, spread = one - e, e / x.dtype.type(classes)
     if classes <= LANES and smoothing == 0 and weight.size == 0:
@@ -209,8 +210,8 @@ def cross_entropy_probabilities(
 ):
     """`cross_entropy` for target probabilities (N,C)."""
     classes = logits.shape[1]
-    x, q1 = logits.reshape(logits.size), target.reshape(target.size)
-    d = dlogits.reshape(dlogits.size)
+    x, q1 = flattened(logits), flattened(target)
+    d = flattened(dlogits)
     zero, one, e = x.dtype.type(0), x.dtype.type(1), x.dtype.type(smoothing)
     keep, spread = one - e, e / x.dtype.type(classes)
     for n in range(first, last):

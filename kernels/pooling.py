@@ -44,6 +44,7 @@ from loopnest.kernels.pooling_rows import (
     window,
 )  # fmt: skip
 from loopnest.kernels.simd import prefer_wide, select
+from loopnest.kernels.simd_lanes import flattened
 from loopnest.kernels.simd_tiles import size_of
 
 _U = np.uint64
@@ -62,7 +63,7 @@ def avg_pool2d(
     prefer_wide()
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
-    x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    x1, y1 = flattened(x), flattened(y)
     from_x, bytes_ = _U(x1.ctypes.data), _U(x1.itemsize)
     inner_first, inner_last = inner(stride_w, pad_w, width, kernel_w, out_w)
     begin = inner_first * stride_w - pad_w
@@ -140,7 +141,7 @@ def avg_pool2d_backward(
     prefer_wide()
     height, width = dx.shape[2], dx.shape[3]
     out_h, out_w = dy.shape[2], dy.shape[3]
-    dx1, dy1 = dx.reshape(dx.size), dy.reshape(dy.size)
+    dx1, dy1 = flattened(dx), flattened(dy)
     zero = dx1.dtype.type(0)
     inner_first, inner_last = inner(stride_w, pad_w, width, kernel_w, out_w)
     inner_count = inner_last - inner_first
@@ -227,7 +228,7 @@ def max_pool2d(
     prefer_wide()
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
-    x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    x1, y1 = flattened(x), flattened(y)
     zero, bytes_ = x1.dtype.type(0), _U(x1.itemsize)
     from_x, to_y, space = _U(x1.ctypes.data), _U(y1.ctypes.data), _U(work.ctypes.data)
     extent_h, extent_w = (kernel_h - 1) * dilation_h, (kernel_w - 1) * dilation_w
@@ -348,7 +349,7 @@ def max_pool2d_indices(
     prefer_wide()
     height, width = x.shape[2], x.shape[3]
     out_h, out_w = y.shape[2], y.shape[3]
-    x1, y1, indices1 = x.reshape(x.size), y.reshape(y.size), indices.reshape(indices.size)
+    x1, y1, indices1 = flattened(x), flattened(y), flattened(indices)
     zero, size = x1.dtype.type(0), _U(x1.itemsize)
     from_x, to_y, places = _U(x1.ctypes.data), _U(y1.ctypes.data), _U(indices1.ctypes.data)
     reach, pitch = (kernel_w - 1) * dilation_w + 1, dilation_h * width
@@ -385,7 +386,7 @@ def indices_outside(indices, plane_size):
 
     The sign bits of each index + 1 and of its distance from the last are gathered: that vectorises.
     """
-    indices1, signs = indices.reshape(indices.size), np.int64(0)
+    indices1, signs = flattened(indices), np.int64(0)
     for i in range(_U(indices1.size)):
         index = indices1[i]
         signs |= (index + 1) | (plane_size - 1 - index)
@@ -396,7 +397,7 @@ def indices_outside(indices, plane_size):
 def max_pool2d_backward(dy, indices, first, last, dx):
     """Planes [first, last) of the N*C of dx: each output in order gives to its maximum."""
     plane_size, out_size = dx.shape[2] * dx.shape[3], dy.shape[2] * dy.shape[3]
-    dx1, dy1, indices1 = dx.reshape(dx.size), dy.reshape(dy.size), indices.reshape(indices.size)
+    dx1, dy1, indices1 = flattened(dx), flattened(dy), flattened(indices)
     for plane in range(first, last):
         start = plane * plane_size
         fill(dx1, start, plane_size, dx1.dtype.type(0))
@@ -410,7 +411,7 @@ def max_pool2d_backward(dy, indices, first, last, dx):
 def global_avg_pool2d(x, first, last, y):
     """Means of planes [first, last), summed in 16 lanes."""
     size = x.shape[2] * x.shape[3]
-    x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    x1, y1 = flattened(x), flattened(y)
     lanes = np.empty(16, x.dtype)
     for plane in range(first, last):
         lanes[:] = 0
@@ -427,7 +428,7 @@ def global_max_pool2d(x, work, first, last, y):
     """
     prefer_wide()
     size = x.shape[2] * x.shape[3]
-    x1, y1 = x.reshape(x.size), y.reshape(y.size)
+    x1, y1 = flattened(x), flattened(y)
     for plane in range(first, last):
         start, end = plane * size, (plane + 1) * size
         fill(work, 0, 256, x1.dtype.type(-np.inf))

@@ -14,11 +14,14 @@ from loopnest.kernels.simd_tiles import (
     _I32,
     Vector,
     _at,
+    _call,
     _first_lanes,
     _load,
+    _load_some,
     _size,
     _splat,
     _store_some,
+    _suffix,
 )
 
 
@@ -52,6 +55,35 @@ def load(typingctx, like, address):
         return _load(builder, args[1], 0, vector, context.get_value_type(vector))
 
     return vector(like, types.uint64), codegen
+
+
+@intrinsic
+def load_within(typingctx, like, row, at, span):
+    """The vector from number ``at`` of the row at an address on, zeros outside the span of it.
+
+    Bit i of ``span`` is whether number i is inside; what is not is not read. at + lanes <= 64.
+    """
+    vector = Vector(like)
+
+    def codegen(context, builder, signature, args):
+        _, row, at, span = args
+        llvm, lanes = context.get_value_type(vector), ir.IntType(vector.lanes)
+        inside = builder.trunc(builder.lshr(span, at), lanes)
+        inside = builder.bitcast(inside, ir.VectorType(ir.IntType(1), vector.lanes))
+        address = builder.add(row, builder.mul(at, ir.Constant(at.type, _size(vector))))
+        return _load_some(builder, address, vector, llvm, inside)
+
+    return vector(like, types.uint64, types.uint64, types.uint64), codegen
+
+
+@intrinsic
+def fuse(typingctx, a, b, total):
+    """a * b + total of vectors, rounded once."""
+
+    def codegen(context, builder, signature, args):
+        return _call(builder, f"llvm.fma.{_suffix(total)}", args[0].type, list(args))
+
+    return total(total, total, total), codegen
 
 
 @intrinsic
