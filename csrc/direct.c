@@ -52,6 +52,7 @@ typedef struct {
 typedef struct {
     void *function;
     int words, slots, reports; /* reports: returns a status, as Numba's functions do */
+    int passed;                /* words, rounded up to what there is a function type for */
     int first, last;           /* words that tell which items to compute, -1 if it has none; */
     int64_t items;             /* all of them */
     int large;                 /* who may use more threads than one does */
@@ -92,6 +93,7 @@ typedef struct {
 } Given;
 
 static PyArray_Descr *float32, *float64, *int64; /* the ones of native byte order */
+static uint64_t factors[MOST_KEY];               /* of the hash, a sum of products */
 static int threads = 2; /* that a call may use; 2 stands for more than one until it is told */
 
 /* Threads that wait for work: of python/loopnest/threads.py, which started them. */
@@ -180,11 +182,8 @@ static int read_arguments(const Op *op, PyObject *const *args, Py_ssize_t count,
         if (!PyFloat_CheckExact(args[i])) return 0;
     g->size = (int)(key - g->key);
     uint64_t hash = (uint64_t)g->size;
-    for (int i = 0; i < g->size; i++) {
-        hash = (hash ^ (uint64_t)g->key[i]) * UINT64_C(0x9E3779B97F4A7C15);
-        hash ^= hash >> 29;
-    }
-    g->hash = hash;
+    for (int i = 0; i < g->size; i++) hash += (uint64_t)g->key[i] * factors[i];
+    g->hash = hash ^ hash >> 32;
     return 1;
 }
 
@@ -254,9 +253,25 @@ static int overlap(const Op *op, const Given *g)
 #define INTEGERS16 INTEGERS4, INTEGERS4, INTEGERS4, INTEGERS4
 #define DOUBLES double, double, double, double, double, double, double, double
 typedef int32_t with_16(DOUBLES, INTEGERS16);
+typedef int32_t with_32(DOUBLES, INTEGERS16, INTEGERS16);
 typedef int32_t with_48(DOUBLES, INTEGERS16, INTEGERS16, INTEGERS16);
+typedef int32_t with_64(DOUBLES, INTEGERS16, INTEGERS16, INTEGERS16, INTEGERS16);
 typedef int32_t with_96(DOUBLES, INTEGERS16, INTEGERS16, INTEGERS16, INTEGERS16, INTEGERS16,
                         INTEGERS16);
+
+static int words_passed(int words) { return words <= 64 ? (words + 15) / 16 * 16 : MOST_WORDS; }
+
+static int32_t call_with(void *function, int passed, const double *d, const int64_t *w)
+{
+    switch (passed) {
+    case 16: return ((with_16 *)function)(FLOATS, I16(0));
+    case 32: return ((with_32 *)function)(FLOATS, I16(0), I16(16));
+    case 48: return ((with_48 *)function)(FLOATS, I16(0), I16(16), I16(32));
+    case 64: return ((with_64 *)function)(FLOATS, I16(0), I16(16), I16(32), I16(48));
+    default:
+        return ((with_96 *)function)(FLOATS, I16(0), I16(16), I16(32), I16(48), I16(64), I16(80));
+    }
+}
 
 /* What a plan was given. */
 typedef struct {
@@ -271,12 +286,12 @@ typedef struct {
 /* Items [first, last) of a call, if it tells items. */
 static int run_part(const Call *call, const Arguments *given, int runner, int64_t first, int64_t last)
 {
-    int64_t w[MOST_WORDS] = {0};
+    int64_t w[MOST_WORDS]; /* as many as are passed; zeros after the call's own */
     double d[MOST_DOUBLES];
     const char *work = given->work + given->work_size * (size_t)runner;
-    memcpy(w, call->word, sizeof w[0] * (size_t)call->words);
+    memcpy(w, call->word, sizeof w[0] * (size_t)call->passed);
     memcpy(d, call->doubles, sizeof d);
-    memcpy(d, given->live, sizeof d[0] * (size_t)given->live_count);
+    for (int i = 0; i < given->live_count; i++) d[i] = given->live[i];
     for (int i = 0; i < call->slots; i++) {
         const Slot *s = &call->slot[i];
         w[s->at] = (intptr_t)(s->array < 0 ? work : given->address[s->array]) + s->offset;
@@ -284,14 +299,7 @@ static int run_part(const Call *call, const Arguments *given, int runner, int64_
     if (call->first >= 0) w[call->first] = first, w[call->last] = last;
     void *returned = NULL, *raised = NULL;
     if (call->reports) w[0] = (intptr_t)&returned, w[1] = (intptr_t)&raised;
-    int32_t status;
-    if (call->words <= 16)
-        status = ((with_16 *)call->function)(FLOATS, I16(0));
-    else if (call->words <= 48)
-        status = ((with_48 *)call->function)(FLOATS, I16(0), I16(16), I16(32));
-    else
-        status = ((with_96 *)call->function)(FLOATS, I16(0), I16(16), I16(32), I16(48), I16(64),
-                                             I16(80));
+    int32_t status = call_with(call->function, call->passed, d, w);
     return call->reports ? status : 0;
 }
 
@@ -402,6 +410,7 @@ static int read_call(PyObject *tuple, Call *call)
         PyErr_SetString(PyExc_ValueError, "too many arguments");
         return 0;
     }
+    call->passed = words_passed(call->words);
     for (int i = 0; i < call->words; i++) call->word[i] = number(words, i);
     for (int i = 0; i < call->slots; i++) {
         PyObject *slot = PyTuple_GetItem(slots, i);
@@ -549,6 +558,9 @@ PyMODINIT_FUNC PyInit__direct(void)
     float32 = PyArray_DescrFromType(NPY_FLOAT32);
     float64 = PyArray_DescrFromType(NPY_FLOAT64);
     int64 = PyArray_DescrFromType(NPY_INT64);
+    uint64_t factor = 1; /* odd numbers of no pattern: a linear congruential generator's */
+    for (int i = 0; i < MOST_KEY; i++)
+        factors[i] = factor = factor * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963406);
     PyObject *made = PyModule_Create(&module), *type = PyType_FromSpec(&spec);
     if (!made || !type || PyModule_AddObject(made, "Op", type) < 0) {
         Py_XDECREF(made);

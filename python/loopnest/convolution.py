@@ -136,19 +136,21 @@ def conv2d(
     one in a filter, any of that filter's outputs.
     """
     # Written out: a tuple of the options would cost a sixth of such a call.
-    numbers, packed = weight, None
-    if type(weight) is packing.PackedWeight and weight.ndim == 4 and algorithm == "direct":
-        numbers, packed = weight.weight, weight.packed()
     known = _CONV2D.call(
-        x, numbers, packed, bias, out, stride, padding, dilation, groups, activation, algorithm,
+        x, weight, None, bias, out, stride, padding, dilation, groups, activation, algorithm,
         backend.kernels, threads.SERIAL_BELOW,
     )  # fmt: skip
     if known is not None:
         return known
     options = stride, padding, dilation, groups, activation, algorithm
+    given: tuple[Any, ...] = x, weight, None, bias, out
+    if type(weight) is packing.PackedWeight and weight.ndim == 4 and algorithm == "direct":
+        given = x, weight.weight, weight.packed(), bias, out
+        known = _CONV2D.call(*given, *options, backend.kernels, threads.SERIAL_BELOW)
+        if known is not None:
+            return known
     y, runs = _arranged(x, weight, bias, None, *options, out)
     calls = [run() for run in runs]
-    given = x, numbers, packed, bias, out
     _CONV2D.keep((*given, *options, backend.kernels, threads.SERIAL_BELOW), y, *calls)
     return y
 

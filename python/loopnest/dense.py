@@ -76,13 +76,19 @@ def linear(
     >>> ln.linear(np.array([1.0, 2.0]), np.array([[0.5], [0.25]]), np.array([1.0]))
     array([2.])
     """
+    kernels = backend.kernels  # written out: a tuple would cost a tenth of a small call
+    known = _LINEAR.call(x, weight, None, bias, out, activation, kernels, threads.SERIAL_BELOW)
+    if known is not None:
+        return known
     packed = None
     if type(weight) is packing.PackedWeight and weight.ndim == 2:
         weight, packed = weight.weight, weight.packed()
+        known = _LINEAR.call(
+            x, weight, packed, bias, out, activation, kernels, threads.SERIAL_BELOW
+        )
+        if known is not None:
+            return known
     given = x, weight, packed, bias
-    known = _LINEAR.call(*given, out, activation, backend.kernels, threads.SERIAL_BELOW)
-    if known is not None:
-        return known
     op = "linear"
     weight, _ = packing.unpack(op, weight, 2)
     x, weight = _operands(op, x, weight)
@@ -109,7 +115,7 @@ def _multiply(
     bias: np.ndarray,
     y: np.ndarray,
 ) -> direct.Call | None:
-    """y = x @ weight + bias on rows, by the kernel that serves these sizes; that call if it can be repeated."""
+    """y = x @ weight + bias on rows, by the kernel that serves these sizes; that call."""
     (samples, inputs), outputs = x.shape, weight.shape[1]
     multiply_adds, tiled = samples * inputs * outputs, backend.kernels.dense_tiled
     form = tiled.FORWARD

@@ -175,10 +175,13 @@ def avg_pool2d(
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
-    given = x, out, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-    known = _AVERAGE.call(*given, backend.kernels, threads.SERIAL_BELOW)
+    known = _AVERAGE.call(
+        x, out, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override,
+        backend.kernels, threads.SERIAL_BELOW,
+    )  # fmt: skip
     if known is not None:
         return known
+    given = x, out, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
     op, x = "avg_pool2d", _image("avg_pool2d", x)
     averaging = _average_options(op, count_include_pad, divisor_override)
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
@@ -300,11 +303,13 @@ def max_pool2d(
     TypeError, ValueError
         For arguments that do not fit, before anything is written.
     """
-    options = kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    given = x, out, *options, backend.kernels, threads.SERIAL_BELOW
-    known = _MAX.call(*given)
+    known = _MAX.call(  # written out: a tuple would cost a tenth of a small call
+        x, out, kernel_size, stride, padding, dilation, ceil_mode, return_indices,
+        backend.kernels, threads.SERIAL_BELOW,
+    )  # fmt: skip
     if known is not None:
         return known
+    given = x, out, kernel_size, stride, padding, dilation, ceil_mode, return_indices
     op, x = "max_pool2d", _image("max_pool2d", x)
     ceil_mode = _flag(op, "ceil_mode", ceil_mode)
     g = resolve(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
@@ -315,16 +320,20 @@ def max_pool2d(
     items = shape[0] * shape[1] * shape[2]
     if return_indices:
         indices = checks.output(op, None, shape, np.dtype(np.int64))
-        kernel = kernels.max_pool2d_indices
-        threads.split(
-            lambda first, last: kernel(x, *windows, first, last, indices, y),
-            items,
-            4 * y.size * min(g.windows[0] * g.windows[1], x.shape[2] * x.shape[3]),
-        )
+        work = 4 * y.size * min(g.windows[0] * g.windows[1], x.shape[2] * x.shape[3])
+        _with_indices(kernels.max_pool2d_indices, x, windows, items, work, indices, y)
         return y, indices
     work = shape[0] * shape[1] * g.work
-    _MAX.keep(given, y, _split(kernels.max_pool2d, x, windows, g.space, items, work, y))
+    call = _split(kernels.max_pool2d, x, windows, g.space, items, work, y)
+    _MAX.keep((*given, backend.kernels, threads.SERIAL_BELOW), y, call)
     return y
+
+
+def _with_indices(
+    kernel: Any, x: np.ndarray, windows: tuple, items: int, work: float, indices: Any, y: np.ndarray
+) -> None:
+    """A function of its own: variables that a lambda sees would cost each call of max_pool2d 60 ns."""
+    threads.split(lambda first, last: kernel(x, *windows, first, last, indices, y), items, work)
 
 
 def max_pool2d_backward(
