@@ -6,8 +6,6 @@ The sums of a task go by slices of channels, so that a slice of the strip stays 
 filters. It is read where it is if planes begin where vectors do, else through a copy.
 """
 
-import numpy as np
-
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import (
     POINTWISE_CHANNELS,
@@ -17,11 +15,10 @@ from loopnest.kernels.convolution_plan import (
 )
 from loopnest.kernels.convolution_tiled import clear, copy_numbers, copy_rows
 from loopnest.kernels.jit import fragment, kernel
-from loopnest.kernels.simd_tiles import VECTOR_BYTES, size_of
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, address_of, size_of
 from loopnest.kernels.tiles import ADD, CHANNEL_ROWS, RECTIFY
 
-_U = np.uint64
-_STRIP = _U(POINTWISE_VECTORS * VECTOR_BYTES)
+_STRIP = POINTWISE_VECTORS * VECTOR_BYTES
 
 
 @fragment
@@ -34,10 +31,10 @@ def pointwise_tiles(
     x is readable for whole vectors; a and bias for CHANNEL_ROWS filters. y is 0 but for the last
     slice; the input ``ahead`` bytes further is asked for.
     """
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     j = 0
     while j < pixels:
-        at, own = _U(j) * size, sums + _U(j * CHANNEL_ROWS) * size
+        at, own = j * size, sums + j * CHANNEL_ROWS * size
         to, left = y + at if y else y, pixels - j
         if left > 2 * lanes:
             tiles.many_planes(
@@ -59,17 +56,17 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
     n, all_channels, height, width = x.shape
     all_k, terms = weight.shape[0], weight.shape[1]
     k, plane = all_k // groups, height * width
-    zero, size, lanes = x.dtype.type(0), _U(x.itemsize), VECTOR_BYTES // x.itemsize
+    zero, size, lanes = x.dtype.type(0), x.itemsize, VECTOR_BYTES // x.itemsize
     strip = POINTWISE_VECTORS * lanes
     strips, deep = ceil_div(plane, strip), ceil_div(k, POINTWISE_FILTERS)
     in_place = plane % lanes == 0
-    image_step = _U(plane) * size
-    sums = _U(work.ctypes.data)
-    copy = sums + _U(POINTWISE_FILTERS * strip) * size
-    own = copy + _U(POINTWISE_CHANNELS * strip) * size
-    own_bias = own + _U(CHANNEL_ROWS * POINTWISE_CHANNELS) * size
+    image_step = plane * size
+    sums = address_of(work)
+    copy = sums + POINTWISE_FILTERS * strip * size
+    own = copy + POINTWISE_CHANNELS * strip * size
+    own_bias = own + CHANNEL_ROWS * POINTWISE_CHANNELS * size
     finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
-    addend = _U(more.ctypes.data) - _U(y.ctypes.data)
+    addend = address_of(more) - address_of(y)
     if not in_place:  # what is not used must not be slow subnormals
         clear(zero, copy, POINTWISE_CHANNELS * strip)
     for task in range(first, last):
@@ -79,30 +76,30 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
         start, pixels = column * strip, min(strip, plane - column * strip)
         filter_ = group * k + part * POINTWISE_FILTERS
         filters = min(POINTWISE_FILTERS, k - part * POINTWISE_FILTERS)
-        target = _U(y.ctypes.data) + _U((image * all_k + filter_) * plane + start) * size
+        target = address_of(y) + ((image * all_k + filter_) * plane + start) * size
         for c in range(0, terms, POINTWISE_CHANNELS):
             count = min(POINTWISE_CHANNELS, terms - c)
             at = (image * all_channels + group * terms + c) * plane + start
-            source, step = _U(x.ctypes.data) + _U(at) * size, image_step
+            source, step = address_of(x) + at * size, image_step
             if not in_place:
                 copy_rows(zero, source, plane, 1, copy, strip, count, pixels)
                 source, step = copy, _STRIP
             for i in range(0, filters, CHANNEL_ROWS):
-                a = _U(weight.ctypes.data) + _U((filter_ + i) * terms + c) * size
-                offset = _U(bias.ctypes.data) + _U(filter_ + i) * size if bias.size else _U(0)
-                a_step, rows = _U(terms) * size, min(filters - i, CHANNEL_ROWS)
+                a = address_of(weight) + ((filter_ + i) * terms + c) * size
+                offset = address_of(bias) + (filter_ + i) * size if bias.size else 0
+                a_step, rows = terms * size, min(filters - i, CHANNEL_ROWS)
                 if rows < CHANNEL_ROWS:  # tiles have more: they read a copy
                     clear(zero, own, CHANNEL_ROWS * (POINTWISE_CHANNELS + 1))
                     for row in range(rows):
-                        to = own + _U(row * POINTWISE_CHANNELS) * size
-                        copy_numbers(zero, a + _U(row) * a_step, to, count)
-                    a, a_step = own, _U(POINTWISE_CHANNELS) * size
+                        to = own + row * POINTWISE_CHANNELS * size
+                        copy_numbers(zero, a + row * a_step, to, count)
+                    a, a_step = own, POINTWISE_CHANNELS * size
                     if offset:
                         copy_numbers(zero, offset, own_bias, rows)
                         offset = own_bias
                 pointwise_tiles(
-                    zero, a, a_step, source, step, _U(0) if i or not in_place else _STRIP, count,
-                    pixels, sums + _U(i * strip) * size, c == 0, offset,
-                    target + _U(i * plane) * size if c + count == terms else _U(0), image_step,
+                    zero, a, a_step, source, step, 0 if i or not in_place else _STRIP, count,
+                    pixels, sums + i * strip * size, c == 0, offset,
+                    target + i * plane * size if c + count == terms else 0, image_step,
                     rows, addend, finish,
                 )  # fmt: skip

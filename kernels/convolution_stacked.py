@@ -7,16 +7,13 @@ are stacked rows (tiles.py). The work is a range of tasks, for each (image, grou
 output rows) one for each filter.
 """
 
-import numpy as np
-
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.convolution_tiled import clear, copy_block
 from loopnest.kernels.jit import kernel
-from loopnest.kernels.simd_tiles import VECTOR_BYTES
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, address_of
 from loopnest.kernels.tiles import STACKED_ROWS
 
-_U = np.uint64
 WIDE = 4  # tiles: from here on few of a row are at its ends
 
 
@@ -27,11 +24,11 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
     all_k, _, r, s = weight.shape
     out_h, out_w = y.shape[2], y.shape[3]
     k = all_k // groups
-    zero, size = x.dtype.type(0), _U(x.itemsize)
+    zero, size = x.dtype.type(0), x.itemsize
     columns = (2 if r == 3 else 3) * VECTOR_BYTES // x.itemsize
     line_rows, line = block_h + r - 1, out_w + s - 1
-    copy, y_step = _U(work.ctypes.data), _U(out_w) * size
-    filter_step = _U(r * s) * size
+    copy, y_step = address_of(work), out_w * size
+    filter_step = r * s * size
     down = ceil_div(out_h, block_h)
     in_place = out_w >= WIDE * columns
     tile_h, tile_w = STACKED_ROWS + r - 1, columns + s - 1
@@ -51,24 +48,24 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
             )  # fmt: skip
         image, group = divmod(plane, groups)
         at = group * k + part
-        filter_ = _U(weight.ctypes.data) + _U(at) * filter_step
-        offset = _U(bias.ctypes.data) + _U(at) * size if bias.size else _U(0)
-        target = _U(y.ctypes.data) + _U((image * all_k + at) * out_h + oh) * y_step
+        filter_ = address_of(weight) + at * filter_step
+        offset = address_of(bias) + at * size if bias.size else 0
+        target = address_of(y) + ((image * all_k + at) * out_h + oh) * y_step
         for i in range(0, rows, STACKED_ROWS):
             for j in range(0, out_w, columns):
-                source, step = copy + _U(i * line + j) * size, _U(line) * size
+                source, step = copy + (i * line + j) * size, line * size
                 if in_place:
                     h, w = oh + i - top, j - left
-                    source = _U(x.ctypes.data) + _U((plane * height + h) * width + w) * size
-                    step = _U(width) * size
+                    source = address_of(x) + ((plane * height + h) * width + w) * size
+                    step = width * size
                     if h < 0 or w < 0 or h + tile_h > height or w + tile_w > width:
                         clear(zero, copy, tile_h * tile_w)
                         copy_block(
                             x, plane, 1, height, width, -h, -w, 1, 1, 1, 1, 1,
                             tile_h, tile_w, tile_w, tile_h, work,
                         )  # fmt: skip
-                        source, step = copy, _U(tile_w) * size
-                to, down_left, right = target + _U(i * out_w + j) * size, rows - i, out_w - j
+                        source, step = copy, tile_w * size
+                to, down_left, right = target + (i * out_w + j) * size, rows - i, out_w - j
                 if r == 3:
                     tiles.stacked_3(
                         zero, source, step, filter_, offset, to, y_step, down_left, right

@@ -5,8 +5,6 @@ The work is a range of tasks, for each (image, group, block of output) one for e
 filters, in this order: whoever computes a range copies each block of input once.
 """
 
-import numpy as np
-
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import (
     CHANNELS,
@@ -26,7 +24,7 @@ from loopnest.kernels.simd_copies import (
     copy_padded,
     copy_transposed,
 )
-from loopnest.kernels.simd_tiles import VECTOR_BYTES, prefetch, size_of
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, address_of, prefetch, size_of
 from loopnest.kernels.tiles import (
     ADD,
     CHANNEL_ROWS,
@@ -39,51 +37,50 @@ from loopnest.kernels.tiles import (
 
 __all__ = ["conv2d_channels", "conv2d_pixels", "pack_conv2d", "packed_size", "prepare"]
 
-_U = np.uint64
-_VECTOR = _U(VECTOR_BYTES)
+_VECTOR = VECTOR_BYTES
 
 
 @fragment
 def copy_rows(zero, source, by, stride, target, line, rows, count):
     """target[i line + j] = source[i by + j stride] for i < rows, j < count; addresses."""
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     rest = (count - 1) % lanes + 1 if count > 0 else 0  # of a row's last vector
     whole = count - rest
     if stride == 1 and whole == 0:  # short rows are many
         for _ in range(rows):
             copy_lanes(zero, source, target, rest)
-            source += _U(by) * size
-            target += _U(line) * size
+            source += by * size
+            target += line * size
         return
     for _ in range(rows):
         if stride == 1:
             for j in range(0, whole, lanes):
-                copy_lanes(zero, source + _U(j) * size, target + _U(j) * size, lanes)
-            copy_lanes(zero, source + _U(whole) * size, target + _U(whole) * size, rest)
+                copy_lanes(zero, source + j * size, target + j * size, lanes)
+            copy_lanes(zero, source + whole * size, target + whole * size, rest)
         elif stride == 2:
             for j in range(0, whole, lanes):
-                copy_alternate(zero, source + _U(2 * j) * size, target + _U(j) * size, lanes)
-            copy_alternate(zero, source + _U(2 * whole) * size, target + _U(whole) * size, rest)
+                copy_alternate(zero, source + 2 * j * size, target + j * size, lanes)
+            copy_alternate(zero, source + 2 * whole * size, target + whole * size, rest)
         else:
             for j in range(count):
-                copy_lanes(zero, source + _U(j * stride) * size, target + _U(j) * size, 1)
-        source += _U(by) * size
-        target += _U(line) * size
+                copy_lanes(zero, source + j * stride * size, target + j * size, 1)
+        source += by * size
+        target += line * size
 
 
 @fragment
 def copy_numbers(zero, source, target, count):
     """target[i] = source[i] for i < count; addresses."""
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     for i in range(0, count, lanes):
-        copy_lanes(zero, source + _U(i) * size, target + _U(i) * size, count - i)
+        copy_lanes(zero, source + i * size, target + i * size, count - i)
 
 
 @fragment
 def extend_taps(taps, count):
     """What tiles ask for ahead of the last tap: what they have."""
-    for t in range(_U(count), _U(count + TAPS_AHEAD)):
-        taps[t] = taps[_U(count - 1)]
+    for t in range(count, count + TAPS_AHEAD):
+        taps[t] = taps[count - 1]
 
 
 @fragment
@@ -111,8 +108,8 @@ def copy_block(
     ``rows`` of each phase and ``columns`` are in use, of ``line_rows`` and ``line``. Columns
     over padding stay as they are: zeros from the start.
     """
-    zero, size = x.dtype.type(0), _U(x.itemsize)
-    planes, lines_ = _U(x.ctypes.data), _U(work.ctypes.data)
+    zero, size = x.dtype.type(0), x.itemsize
+    planes, lines_ = address_of(x), address_of(work)
     for phase in range(phases):
         first, last = inside(height, rows, phase - top, stride_h)
         for v in range(variants):
@@ -120,12 +117,12 @@ def copy_block(
             source = (phase - top + first * stride_h) * width
             source += v * variant_step - left + low * stride_w
             for c in range(channels):
-                at = planes + _U((first_plane + c) * height * width + source) * size
-                to = lines_ + _U(((c * variants + v) * phases + phase) * line_rows * line) * size
-                end = to + _U(last * line) * size
+                at = planes + ((first_plane + c) * height * width + source) * size
+                to = lines_ + ((c * variants + v) * phases + phase) * line_rows * line * size
+                end = to + last * line * size
                 clear(zero, to, first * line)
                 copy_rows(
-                    zero, at, stride_h * width, stride_w, to + _U(first * line + low) * size, line,
+                    zero, at, stride_h * width, stride_w, to + (first * line + low) * size, line,
                     last - first, high - low,
                 )  # fmt: skip
                 clear(zero, end, (rows - last) * line)
@@ -146,7 +143,7 @@ def tap_table(
                 if not flat:
                     variant, shift = j * dilation_w % stride_w, j * dilation_w // stride_w
                 start = ((c * variants + variant) * phases * line_rows + row) * line + shift
-                taps[_U(at)] = start * itemsize
+                taps[at] = start * itemsize
                 at += 1
 
 
@@ -156,24 +153,24 @@ def pack_block(zero, source, step, channels, terms, target):
 
     Zeros stand for channels that are not there.
     """
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     for v in range(2):
         height = min(max(channels - v * lanes, 0), lanes)
         for t in range(0, terms, lanes):
-            rows = source + _U(v * lanes) * step + _U(t) * size
-            to = target + _U(t * 2 + v) * _VECTOR
-            copy_transposed(zero, rows, step, to, _U(2) * _VECTOR, height, terms - t, lanes)
+            rows = source + v * lanes * step + t * size
+            to = target + (t * 2 + v) * _VECTOR
+            copy_transposed(zero, rows, step, to, 2 * _VECTOR, height, terms - t, lanes)
 
 
 @fragment
 def pack_group(zero, weight, first, k, terms, target):
     """Filters [first, first + k) in blocks of two vectors, one block after the other."""
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
-    step = _U(terms) * size
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
+    step = terms * size
     for part in range(0, k, 2 * lanes):
-        source = _U(weight.ctypes.data) + _U(first + part) * step
+        source = address_of(weight) + (first + part) * step
         pack_block(zero, source, step, min(2 * lanes, k - part), terms, target)
-        target += _U(2 * terms) * _VECTOR
+        target += 2 * terms * _VECTOR
 
 
 @fragment
@@ -186,24 +183,24 @@ def pixel_row_runs(
     x is readable for a whole number of tiles. Long sums go by slices of terms: the weights of one
     stay in L1 over a strip of tiles, whose sums wait in ``sums``.
     """
-    size = _U(size_of(zero))
+    size = size_of(zero)
     wide = channels > VECTOR_BYTES // size_of(zero)
-    row = _U(2 if wide else 1) * _VECTOR
+    row = (2 if wide else 1) * _VECTOR
     in_run = ceil_div(run, PIXEL_ROWS)
     tiles_ = runs * in_run
     part = ceil_div(terms, ceil_div(terms, TERMS_IN_L1))
     for strip in range(0, tiles_, STRIP_TILES):
         for t in range(0, terms, part):
             count = min(part, terms - t)
-            table, filters = taps + _U(8 * t), weight + _U(2 * t) * _VECTOR
+            table, filters = taps + 8 * t, weight + 2 * t * _VECTOR
             for tile in range(strip, min(strip + STRIP_TILES, tiles_)):
                 i, j = tile // in_run, tile % in_run * PIXEL_ROWS
-                at, left = x + _U(i * line + j) * size, run - j
-                own = sums + _U((tile - strip) * PIXEL_ROWS * 2) * _VECTOR
-                to, last = y + _U(i * y_line + j) * size, t + count == terms
+                at, left = x + (i * line + j) * size, run - j
+                own = sums + (tile - strip) * PIXEL_ROWS * 2 * _VECTOR
+                to, last = y + (i * y_line + j) * size, t + count == terms
                 if last:
                     for channel in range(channels):
-                        prefetch(to + _U(channel) * y_step, 1)
+                        prefetch(to + channel * y_step, 1)
                 if not wide:
                     tiles.many_pixels_narrow(zero, at, size, table, count, filters, own, t == 0)
                 elif left > FEW_PIXEL_ROWS:
@@ -225,11 +222,11 @@ def channel_row_run(
     weight and bias are readable for as many rows as the tile that serves has, x for 8 vectors more
     than the run.
     """
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
-    step = _U(terms) * size
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
+    step = terms * size
     done = 0
     while done < pixels:
-        b, to, left = x + _U(done) * size, y + _U(done) * size, pixels - done
+        b, to, left = x + done * size, y + done * size, pixels - done
         if channels == 1:
             tiles.one_channel(
                 zero, weight, step, b, taps, terms, bias, to, y_step, 1, left, more, finish
@@ -270,20 +267,20 @@ def readable_filters(zero, filters, bias, count, terms, work, own, more):
     """
     if count == 1 or count == CHANNEL_ROWS:
         return filters, bias
-    start, size = _U(work.ctypes.data), _U(work.itemsize)
-    copy_numbers(zero, filters, start + _U(own) * size, count * terms)
-    clear(zero, start + _U(own + count * terms) * size, (CHANNEL_ROWS - count) * terms)
+    start, size = address_of(work), work.itemsize
+    copy_numbers(zero, filters, start + own * size, count * terms)
+    clear(zero, start + (own + count * terms) * size, (CHANNEL_ROWS - count) * terms)
     if bias:
-        copy_numbers(zero, bias, start + _U(more) * size, count)
-        bias = start + _U(more) * size
-    return start + _U(own) * size, bias
+        copy_numbers(zero, bias, start + more * size, count)
+        bias = start + more * size
+    return start + own * size, bias
 
 
 @fragment
 def plane_taps(channels, plane, itemsize, taps, first):
     """Table for a 1x1: where the planes begin, in bytes, from taps[first] on."""
     for c in range(channels):
-        taps[_U(first + c)] = c * plane * itemsize
+        taps[first + c] = c * plane * itemsize
 
 
 def _tiled(pixel_rows):
@@ -299,7 +296,7 @@ def _tiled(pixel_rows):
         out_h, out_w = y.shape[2], y.shape[3]
         k, terms = all_k // groups, channels * r * s
         zero = x.dtype.type(0)
-        size, lanes = _U(x.itemsize), VECTOR_BYTES // x.itemsize
+        size, lanes = x.itemsize, VECTOR_BYTES // x.itemsize
         variants, phases, more_h, more_w = lines(
             s, r, stride_h, stride_w, dilation_h, dilation_w, flat
         )
@@ -307,12 +304,13 @@ def _tiled(pixel_rows):
         copy_size = channels * variants * phases * line_rows * line
         # A 1x1 of whole planes reads the image where it is, as far as tiles reach; what is left of
         # a block, less than a tile, is copied.
-        in_place = pixel_rows and r * s * stride_h * stride_w == 1 and height == out_h == 1
-        in_place = in_place and width == out_w
-        if in_place:
-            line = min(PIXEL_ROWS, block_w)
-            copy_size = channels * line
-            plane_taps(channels, width, x.itemsize, taps, terms)
+        in_place = False
+        if pixel_rows:
+            in_place = r * s * stride_h * stride_w == 1 and height == out_h == 1 and width == out_w
+            if in_place:
+                line = min(PIXEL_ROWS, block_w)
+                copy_size = channels * line
+                plane_taps(channels, width, x.itemsize, taps, terms)
         tap_table(
             channels, r, s, stride_h, stride_w, dilation_h, dilation_w, flat, variants, phases,
             line, line_rows, x.itemsize, taps,
@@ -325,16 +323,16 @@ def _tiled(pixel_rows):
             ceil_div(out_w, block_w),
             ceil_div(k, filters),
         )
-        copy = _U(work.ctypes.data)
+        copy = address_of(work)
         own_at = ceil_div(copy_size, lanes) * lanes + 8 * lanes
-        own = copy + _U(own_at) * size  # filters of a task
-        block_size = _U(terms) * _U(2 * VECTOR_BYTES)
+        own = copy + own_at * size  # filters of a task
+        block_size = terms * 2 * VECTOR_BYTES
         kept = keeps_packed(PIXELS if pixel_rows else CHANNELS, deep, terms, x.itemsize)
-        own_bias = own + _U(filters * terms * (deep if kept else 1)) * size
-        sums = own_bias + _U(filters) * size
-        y_step = _U(out_h * out_w) * size
+        own_bias = own + filters * terms * (deep if kept else 1) * size
+        sums = own_bias + filters * size
+        y_step = out_h * out_w * size
         finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
-        addend = _U(more.ctypes.data) - _U(y.ctypes.data)
+        addend = address_of(more) - address_of(y)
         current, packed_group = -1, -1
         for task in range(first, last):
             image, group, block_y, block_x, part = place_of(task, groups, down, across, deep)
@@ -347,39 +345,39 @@ def _tiled(pixel_rows):
                 if current < 0 or (across > 1 and not in_place):
                     clear(zero, copy, copy_size + 8 * lanes)
                 current = place
-                if in_place:
-                    copy_rows(
-                        zero, _U(x.ctypes.data) + _U(plane * width + ow + whole) * size, width,
-                        stride_w, copy, line, channels, columns - whole,
-                    )  # fmt: skip
-                else:
+                if not in_place:
                     copy_block(
                         x, plane, channels, height, width, top - oh * stride_h,
                         left - ow * stride_w, stride_h, stride_w, phases, variants,
                         dilation_w if flat else 1, rows + more_h, columns + more_w,
                         line, line_rows, work,
                     )  # fmt: skip
+                elif pixel_rows:
+                    copy_rows(
+                        zero, address_of(x) + (plane * width + ow + whole) * size, width,
+                        stride_w, copy, line, channels, columns - whole,
+                    )  # fmt: skip
             at = group * k + part * filters
             count = min(filters, k - part * filters)
-            target = _U(y.ctypes.data) + _U(((image * all_k + at) * out_h + oh) * out_w + ow) * size
-            offset = _U(bias.ctypes.data) + _U(at) * size if bias.size else _U(0)
+            target = address_of(y) + (((image * all_k + at) * out_h + oh) * out_w + ow) * size
+            offset = address_of(bias) + at * size if bias.size else 0
             if pixel_rows:
                 filter_ = own
                 if packed.size:
-                    filter_ = _U(packed.ctypes.data) + _U(group * deep + part) * block_size
+                    filter_ = address_of(packed) + (group * deep + part) * block_size
                 elif not kept:
-                    rows_at = _U(weight.ctypes.data) + _U(at * terms) * size
-                    pack_block(zero, rows_at, _U(terms) * size, count, terms, own)
+                    rows_at = address_of(weight) + at * terms * size
+                    pack_block(zero, rows_at, terms * size, count, terms, own)
                 else:
                     if group != packed_group:
                         pack_group(zero, weight, group * k, k, terms, own)
                         packed_group = group
-                    filter_ = own + _U(part) * block_size
+                    filter_ = own + part * block_size
                 if offset:
                     copy_numbers(zero, offset, own_bias, count)
                     offset = own_bias
             else:
-                filter_ = _U(weight.ctypes.data) + _U(at * terms) * size
+                filter_ = address_of(weight) + at * terms * size
                 filter_, offset = readable_filters(
                     zero, filter_, offset, count, terms, work, own_at, own_at + filters * terms
                 )
@@ -387,20 +385,20 @@ def _tiled(pixel_rows):
             if pixel_rows:
                 source, table, start = copy, 0, 0
                 if in_place:  # first what is read where it is, then the rest
-                    source, table = _U(x.ctypes.data) + _U(plane * width + ow) * size, terms
+                    source, table = address_of(x) + (plane * width + ow) * size, terms
                     run = whole
                 for _ in range(2 if in_place else 1):
                     pixel_row_runs(
-                        zero, source, line, runs, run, _U(taps.ctypes.data) + _U(8 * table), terms,
-                        filter_, offset, target + _U(start) * size, y_step, out_w, count, addend,
+                        zero, source, line, runs, run, address_of(taps) + 8 * table, terms,
+                        filter_, offset, target + start * size, y_step, out_w, count, addend,
                         finish, sums,
                     )  # fmt: skip
                     source, table, start, run = copy, 0, whole, columns - whole
             else:
                 for i in range(runs):
                     channel_row_run(
-                        zero, filter_, _U(taps.ctypes.data), terms, copy + _U(i * line) * size,
-                        offset, target + _U(i * out_w) * size, y_step, count, run, addend, finish,
+                        zero, filter_, address_of(taps), terms, copy + i * line * size,
+                        offset, target + i * out_w * size, y_step, count, run, addend, finish,
                     )  # fmt: skip
 
     return conv2d
@@ -415,7 +413,7 @@ def pack_conv2d(weight, groups, packed):
     """Every block of filters as `conv2d_pixels` packs it, group after group."""
     all_k, channels, r, s = weight.shape
     k, terms, lanes = all_k // groups, channels * r * s, VECTOR_BYTES // weight.itemsize
-    target, zero = _U(packed.ctypes.data), weight.dtype.type(0)
+    target, zero = address_of(packed), weight.dtype.type(0)
     for group in range(groups):
         pack_group(zero, weight, group * k, k, terms, target)
-        target += _U(ceil_div(k, 2 * lanes) * 2 * terms) * _VECTOR
+        target += ceil_div(k, 2 * lanes) * 2 * terms * _VECTOR

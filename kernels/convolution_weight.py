@@ -8,19 +8,16 @@ The work is a range of tasks: for each group and block of filters one for each b
 input channels. A task goes through all images.
 """
 
-import numpy as np
-
 from loopnest.kernels import tiles
 from loopnest.kernels.convolution_plan import BLOCK_BYTES, MOST_BYTES, PLAIN_BELOW, ceil_div, lines
 from loopnest.kernels.convolution_tiled import clear, copy_block, pack_block, tap_table
 from loopnest.kernels.jit import jitable, kernel
-from loopnest.kernels.simd_tiles import VECTOR_BYTES
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, address_of
 from loopnest.kernels.tiles import TAP_ROWS
 
 __all__ = ["backward_weight", "prepare_weight"]
 
-_U = np.uint64
-_VECTOR = _U(VECTOR_BYTES)
+_VECTOR = VECTOR_BYTES
 
 FEWEST_TERMS = 512  # taps of a task from which packing dy for it does not show
 SHORT_ROW = 32  # below it, rows follow each other in one run
@@ -61,7 +58,7 @@ def backward_weight(
     out_h, out_w = dy.shape[2], dy.shape[3]
     k = all_k // groups
     zero = x.dtype.type(0)
-    size, lanes = _U(x.itemsize), VECTOR_BYTES // x.itemsize
+    size, lanes = x.itemsize, VECTOR_BYTES // x.itemsize
     variants, phases, more_h, more_w = lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat)
     line_rows, line = block_h + more_h, out_w + more_w
     copy_size = block_c * variants * phases * line_rows * line
@@ -71,15 +68,15 @@ def backward_weight(
     )  # fmt: skip
     for t in range(block_c * r * s, taps.size):
         taps[t] = 0  # rows of the last tile that are not used
-    copy, table = _U(work.ctypes.data), _U(taps.ctypes.data)
+    copy, table = address_of(work), address_of(taps)
     begin = ceil_div(copy_size, lanes) * lanes
-    packed = copy + _U(begin) * size
+    packed = copy + begin * size
     sums_at = begin + block_h * out_w * 2 * lanes
-    sums = copy + _U(sums_at) * size
-    row = _U(all_channels // groups * r * s) * size  # of dweight
-    plane = _U(out_h * out_w) * size
+    sums = copy + sums_at * size
+    row = (all_channels // groups * r * s) * size  # of dweight
+    plane = out_h * out_w * size
     deep, chunks = ceil_div(k, 2 * lanes), ceil_div(inputs, block_c)
-    tile_bytes = _U(TAP_ROWS * 2) * _VECTOR
+    tile_bytes = TAP_ROWS * 2 * _VECTOR
     clear(zero, copy, copy_size)
     for task in range(first, last):
         rest, chunk = divmod(task, chunks)
@@ -99,20 +96,20 @@ def backward_weight(
                     dilation_w if flat else 1, rows + more_h, out_w + more_w,
                     line, line_rows, work,
                 )  # fmt: skip
-                source = _U(dy.ctypes.data) + _U(image * all_k + at) * plane + _U(oh * out_w) * size
+                source = address_of(dy) + (image * all_k + at) * plane + oh * out_w * size
                 pack_block(zero, source, plane, count, rows * out_w, packed)
                 runs, run = (1, rows * out_w) if flat else (rows, out_w)
                 for t in range(0, terms, TAP_ROWS):
-                    tile = sums + _U(t // TAP_ROWS) * tile_bytes
-                    tap = table + _U(t * 8)
+                    tile = sums + (t // TAP_ROWS) * tile_bytes
+                    tap = table + t * 8
                     if wide:
-                        tiles.taps_wide(zero, copy, _U(line) * size, tap, packed, runs, run, tile)
+                        tiles.taps_wide(zero, copy, line * size, tap, packed, runs, run, tile)
                     else:
-                        tiles.taps_narrow(zero, copy, _U(line) * size, tap, packed, runs, run, tile)
-        target = _U(dweight.ctypes.data) + _U(at) * row + _U(channel * r * s) * size
+                        tiles.taps_narrow(zero, copy, line * size, tap, packed, runs, run, tile)
+        target = address_of(dweight) + at * row + channel * r * s * size
         for t in range(0, terms, TAP_ROWS):
-            tile = sums + _U(t // TAP_ROWS) * tile_bytes
-            to = target + _U(t) * size
+            tile = sums + (t // TAP_ROWS) * tile_bytes
+            to = target + t * size
             if wide:
                 tiles.write_taps_wide(zero, tile, to, row, count, terms - t)
             else:

@@ -31,6 +31,7 @@ from loopnest.kernels.jit import fragment, jitable, kernel
 from loopnest.kernels.simd_copies import copy_padded, copy_transposed
 from loopnest.kernels.simd_tiles import (
     VECTOR_BYTES,
+    address_of,
     load_tile,
     size_of,
     store_tile,
@@ -44,8 +45,7 @@ from loopnest.kernels.tiles import (
     WIDE_SAMPLES,
 )
 
-_U = np.uint64
-_PANEL_ROW = _U(SAMPLE_VECTORS * VECTOR_BYTES)
+_PANEL_ROW = SAMPLE_VECTORS * VECTOR_BYTES
 # Plain constants would be types of their own, for which Numba compiles what they are passed to anew.
 _ONE = np.int64(1)
 
@@ -121,13 +121,13 @@ def copy_matrix(zero, source, source_step, rows, columns, target, target_step, w
 
     Addresses; steps in bytes.
     """
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     whole = columns - columns % lanes
     for _ in range(rows):
         for j in range(0, whole, lanes):
-            store_tile(load_tile(zero, source + _U(j) * size, 1, 1), target + _U(j) * size)
+            store_tile(load_tile(zero, source + j * size, 1, 1), target + j * size)
         for j in range(whole, written, lanes):
-            at, to = source + _U(j) * size, target + _U(j) * size
+            at, to = source + j * size, target + j * size
             copy_padded(zero, at, to, columns - j, written - j)
         source += source_step
         target += target_step
@@ -136,12 +136,12 @@ def copy_matrix(zero, source, source_step, rows, columns, target, target_step, w
 @fragment
 def transpose(zero, source, source_step, rows, columns, target, target_step, written):
     """target[j][i] = source[i][j] for i < written, zeros where i >= rows; likewise."""
-    size, lanes = _U(size_of(zero)), VECTOR_BYTES // size_of(zero)
+    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     for i in range(0, written, lanes):
         for j in range(0, columns, lanes):
             copy_transposed(
-                zero, source + _U(i) * source_step + _U(j) * size, source_step,
-                target + _U(j) * target_step + _U(i) * size, target_step,
+                zero, source + i * source_step + j * size, source_step,
+                target + j * target_step + i * size, target_step,
                 rows - i, columns - j, written - i,
             )  # fmt: skip
 
@@ -155,13 +155,13 @@ def _tiles(
 
     y is 0 until the last slice. ``turned``: the rows of the tile are columns of y.
     """
-    lanes, size = VECTOR_BYTES // size_of(zero), _U(size_of(zero))
+    lanes, size = VECTOR_BYTES // size_of(zero), size_of(zero)
     first, few, narrow = 0, height <= FEW_SAMPLE_ROWS, tall == NARROW_SAMPLE_ROWS
     while first < width:
-        wide, along = width - first, _U(first) * size
+        wide, along = width - first, first * size
         nv = 1 if narrow else WIDE_SAMPLES
         at, more = b + along, bias + along if bias else bias
-        to = _U(0) if turned or not y else y + along
+        to = 0 if turned or not y else y + along
         if narrow and few:
             tiles.samples_narrow_few(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
@@ -192,11 +192,11 @@ def _tiles(
                 zero, a, a_step, a_term, at, b_step, count, ahead, ahead_step, sums, starts, more, to,
                 y_step, height, wide,
             )  # fmt: skip
-        row = _U(nv * VECTOR_BYTES)
+        row = nv * VECTOR_BYTES
         if turned and y:
-            to = y + _U(first) * y_step
+            to = y + first * y_step
             transpose(zero, sums, row, height, min(wide, nv * lanes), to, y_step, height)
-        sums += _U(tall) * row
+        sums += tall * row
         first += nv * lanes
 
 
@@ -209,27 +209,27 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
     samples, (inputs, outputs) = a.shape[0], y.shape if form == BACKWARD_WEIGHT else b.shape
     rows, terms, columns = _sizes(form, samples, inputs, outputs)
     turned = form == BACKWARD_INPUT  # out is y's transpose, B that of `b`
-    zero, none, size, panel_row = a.dtype.type(0), _U(0), _U(a.itemsize), _PANEL_ROW
-    from_a, a_step, a_term, from_b = _U(a.ctypes.data), _U(terms) * size, size, _U(b.ctypes.data)
+    zero, none, size, panel_row = a.dtype.type(0), np.int64(0), a.itemsize, _PANEL_ROW
+    from_a, a_step, a_term, from_b = address_of(a), terms * size, size, address_of(b)
     if turned:
         from_a, from_b = from_b, from_a
     elif form == BACKWARD_WEIGHT:
-        a_step, a_term = size, _U(rows) * size
-    b_step, y_step = _U(terms if turned else columns) * size, _U(rows if turned else columns) * size
+        a_step, a_term = size, rows * size
+    b_step, y_step = (terms if turned else columns) * size, (rows if turned else columns) * size
     panel = np.int64(panel_row // size)
     tall, deep, fours = _blocks(rows, columns, panel // SAMPLE_VECTORS)
     slice_terms, most_panels, most_blocks = _part(
         form, rows, terms, ceil_div(columns, panel), deep, packed.size > 0
     )
-    own_b, has_rest = _U(work.ctypes.data), False
+    own_b, has_rest = address_of(work), False
     lanes = panel // SAMPLE_VECTORS
     row_size = panel  # of a copied panel
     if tall == NARROW_SAMPLE_ROWS:
         row_size = ceil_div(columns, lanes) * lanes
-    own_step = _U(row_size) * size
-    own_bias = own_b + _U(0 if packed.size else slice_terms) * panel_row
-    sums = own_bias + _U(most_panels) * panel_row
-    rest = sums + _U(most_panels * most_blocks * tall) * panel_row  # a whole block, [term][row]
+    own_step = row_size * size
+    own_bias = own_b + (0 if packed.size else slice_terms) * panel_row
+    sums = own_bias + most_panels * panel_row
+    rest = sums + most_panels * most_blocks * tall * panel_row  # a whole block, [term][row]
     task = first
     while task < last:
         number, part, panels = task // deep, task % deep, 1
@@ -240,25 +240,25 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
         offset = none
         if bias.size:
             offset = own_bias
-            at, width = _U(bias.ctypes.data) + _U(number) * panel_row, panels * panel
+            at, width = address_of(bias) + number * panel_row, panels * panel
             width_here = min(width, columns - number * panel)
             copy_matrix(zero, at, none, _ONE, width_here, offset, none, width)
         for start in range(0, terms, slice_terms):
             count = min(slice_terms, terms - start)
             for k in range(panels):
                 column = (number + k) * panel
-                width, along = min(panel, columns - column), _U(column) * size
+                width, along = min(panel, columns - column), column * size
                 part_of_b, step, following = own_b, own_step, none
                 copying = False  # as the first block reads it
-                from_here = from_b + _U(start) * b_step + along
+                from_here = from_b + start * b_step + along
                 if packed.size:
                     step, part_of_b = (
                         panel_row,
-                        (_U(packed.ctypes.data) + _U((number + k) * terms + start) * panel_row),
+                        (address_of(packed) + ((number + k) * terms + start) * panel_row),
                     )
-                    following = part_of_b + _U(count) * panel_row
+                    following = part_of_b + count * panel_row
                 elif turned:
-                    at = from_b + _U(column) * b_step + _U(start) * size
+                    at = from_b + column * b_step + start * size
                     transpose(zero, at, b_step, width, count, own_b, own_step, row_size)
                 else:
                     copying = (
@@ -273,7 +273,7 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
                         if k + 1 < panels:
                             following = from_here + panel_row
                         elif start + count < terms:
-                            following = from_here + _U(count) * b_step - _U(k) * panel_row
+                            following = from_here + count * b_step - k * panel_row
                         if not copying:
                             copy_matrix(
                                 zero, from_here, b_step, count, width, own_b, own_step, row_size
@@ -283,35 +283,35 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
                     row = (part + j) * tall - max(0, smaller) * (tall - FEW_SAMPLE_ROWS)
                     usual = tall if smaller < 0 else FEW_SAMPLE_ROWS
                     height = min(usual, rows - row)
-                    at, row_step, term_step = from_a + _U(row) * a_step, a_step, a_term
+                    at, row_step, term_step = from_a + row * a_step, a_step, a_term
                     if height == 1:
                         row_step = none
                     elif height < usual:
-                        block_row = _U(usual) * size
+                        block_row = usual * size
                         if not has_rest and a_term == size:
                             transpose(zero, at, a_step, height, terms, rest, block_row, usual)
                         elif not has_rest:
                             copy_matrix(zero, at, a_term, terms, height, rest, block_row, usual)
                         has_rest = True
                         at, row_step, term_step = rest, size, block_row
-                    at += _U(start) * term_step
+                    at += start * term_step
                     ahead, ahead_step = at, none
                     if term_step != size:  # each term in a line of its own
                         ahead, ahead_step = at + SAMPLES_AHEAD * term_step, term_step
                     line = j - copying
                     if following and 0 <= line < SAMPLE_VECTORS:
-                        ahead = following + _U(line * VECTOR_BYTES)
+                        ahead = following + line * VECTOR_BYTES
                         ahead_step = panel_row if packed.size else b_step
                     to = none
                     if start + count == terms:
-                        to = _U(y.ctypes.data) + _U(row) * (size if turned else y_step)
-                        to += _U(column) * (y_step if turned else size)
+                        to = address_of(y) + row * (size if turned else y_step)
+                        to += column * (y_step if turned else size)
                     copies = copying and j == 0
                     _tiles(
                         zero, at, row_step, term_step, from_here if copies else part_of_b,
                         b_step if copies else step, count, own_b if copies else none, ahead, ahead_step,
-                        sums + _U((k * blocks + j) * tall) * panel_row, start == 0,
-                        offset + _U(k) * panel_row if offset else offset, to, y_step, height, width,
+                        sums + (k * blocks + j) * tall * panel_row, start == 0,
+                        offset + k * panel_row if offset else offset, to, y_step, height, width,
                         tall, turned,
                     )  # fmt: skip
 
@@ -320,13 +320,13 @@ def linear_tiled(a, b, bias, packed, form, first, last, work, y):
 def pack_linear(weight, packed):
     """Every panel of a weight as `linear_tiled` copies it."""
     inputs, outputs = weight.shape
-    size, columns = _U(weight.itemsize), SAMPLE_VECTORS * VECTOR_BYTES // weight.itemsize
-    target = _U(packed.ctypes.data)
+    size, columns = weight.itemsize, SAMPLE_VECTORS * VECTOR_BYTES // weight.itemsize
+    target = address_of(packed)
     for column in range(0, outputs, columns):
-        source = _U(weight.ctypes.data) + _U(column) * size
+        source = address_of(weight) + column * size
         width = min(columns, outputs - column)
         copy_matrix(
-            weight.dtype.type(0), source, _U(outputs) * size, inputs, width, target, _PANEL_ROW,
+            weight.dtype.type(0), source, outputs * size, inputs, width, target, _PANEL_ROW,
             columns,
         )  # fmt: skip
-        target += _U(inputs) * _PANEL_ROW
+        target += inputs * _PANEL_ROW

@@ -21,13 +21,13 @@ from loopnest.kernels.simd_tiles import (
 @intrinsic
 def copy_lanes(typingctx, like, source, target, count):
     """Copy up to a vector of numbers of the type of ``like``, the first ``count``."""
-    return types.none(like, types.uint64, types.uint64, types.int64), _copy_lanes
+    return types.none(like, types.int64, types.int64, types.int64), _copy_lanes
 
 
 @intrinsic
 def copy_padded(typingctx, like, source, target, count, written):
     """The same, with zeros up to the number ``written``."""
-    u, i = types.uint64, types.int64
+    u, i = types.int64, types.int64
     return types.none(like, u, u, i, i), _copy_lanes
 
 
@@ -63,7 +63,7 @@ def copy_alternate(typingctx, like, source, target, count):
         _store_some(builder, value, _at(builder, target, 0, llvm), vector, mask)
         return context.get_dummy_value()
 
-    return types.none(like, types.uint64, types.uint64, types.int64), codegen
+    return types.none(like, types.int64, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -92,5 +92,5 @@ def copy_transposed(
             _store_some(builder, value, pointer, vector, some)
         return context.get_dummy_value()
 
-    u, i = types.uint64, types.int64
+    u, i = types.int64, types.int64
     return types.none(like, u, u, u, u, i, i, i), codegen

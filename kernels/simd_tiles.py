@@ -1,7 +1,7 @@
 """Vectors of the host's width and register tiles as Numba values, in LLVM IR.
 
 A tile is a tuple of MR*NV vectors, row by row: an accumulator block that LLVM keeps in
-registers. Memory is addressed by plain integers (uint64): row views in hot loops would
+registers. Memory is addressed by plain integers (int64): row views in hot loops would
 leave reference counting behind, and array indices wraparound tests.
 """
 
@@ -81,6 +81,17 @@ def _steps(builder, step, count):
     return sums
 
 
+@intrinsic
+def address_of(typingctx, array):
+    """Where a contiguous array begins."""
+
+    def codegen(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.ptrtoint(data, ir.IntType(64))
+
+    return types.int64(array), codegen
+
+
 @intrinsic(prefer_literal=True)
 def zero_tile(typingctx, like, rows, vectors):
     """Tile of zeros of the type of ``like``."""
@@ -153,7 +164,7 @@ def _unknown(builder, number):
 @intrinsic
 def unknown(typingctx, address):
     """The same address, from which LLVM cannot tell what others are."""
-    return types.uint64(types.uint64), lambda _, builder, __, args: _unknown(builder, args[0])
+    return types.int64(types.int64), lambda _, builder, __, args: _unknown(builder, args[0])
 
 
 @intrinsic(prefer_literal=True)
@@ -229,7 +240,7 @@ def store_tile(typingctx, tile, target):
             builder.store(builder.extract_value(args[0], at), pointer).align = _size(tile.dtype)
         return context.get_dummy_value()
 
-    return types.none(tile, types.uint64), codegen
+    return types.none(tile, types.int64), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -281,7 +292,7 @@ def add_number(typingctx, tile, source):
             acc = builder.insert_value(acc, total, at)
         return acc
 
-    return tile(tile, types.uint64), codegen
+    return tile(tile, types.int64), codegen
 
 
 def _first_lanes(builder, count, lanes):
@@ -463,7 +474,7 @@ def integer_at(typingctx, address):
     def codegen(context, builder, signature, args):
         return builder.load(_at(builder, args[0], 0, ir.IntType(64)))
 
-    return types.int64(types.uint64), codegen
+    return types.int64(types.int64), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -477,7 +488,7 @@ def prefetch(typingctx, address, write):
         _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
         return context.get_dummy_value()
 
-    return types.none(types.uint64, write), codegen
+    return types.none(types.int64, write), codegen
 
 
 def _load_some(builder, address, vector, llvm, mask):

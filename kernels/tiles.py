@@ -22,8 +22,6 @@ or 0. What is added lies ``more`` bytes from where the tile is written.
 The twin is csrc/tiles.h.
 """
 
-import numpy as np
-
 from loopnest.kernels.jit import fragment, inlined
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
@@ -49,16 +47,15 @@ from loopnest.kernels.simd_tiles import (
     zero_tile,
 )
 
-_U = np.uint64
-_TAP = _U(8)
-_VECTOR = _U(VECTOR_BYTES)
-_PACKED = _U(2 * VECTOR_BYTES)
-_AHEAD = _U(16 * 2 * VECTOR_BYTES)  # weights come from beyond L1: asked for 16 terms early
-_LINE = _U(64)
+_TAP = 8
+_VECTOR = VECTOR_BYTES
+_PACKED = 2 * VECTOR_BYTES
+_AHEAD = 16 * 2 * VECTOR_BYTES  # weights come from beyond L1: asked for 16 terms early
+_LINE = 64
 # Runs of the image, each in a page of its own, are asked for so many taps early: a table of
 # taps is longer by as many.
 TAPS_AHEAD = 8
-_LATER = _U(8 * TAPS_AHEAD)
+_LATER = 8 * TAPS_AHEAD
 
 ADD, RECTIFY = 1, 2  # ``finish``: numbers are added, then max(0, .)
 
@@ -72,7 +69,7 @@ FEW_CHANNEL_ROWS = CHANNEL_ROWS // 2
 SAMPLE_ROWS, NARROW_SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 12, 4
 WIDE_SAMPLES = 4 if REGISTERS == 32 else 2
 SAMPLE_VECTORS = 4  # of a panel
-SAMPLES_AHEAD = _U(8)  # terms, asked for early where each lies in a line of its own
+SAMPLES_AHEAD = 8  # terms, asked for early where each lies in a line of its own
 # Rows of a tile of output rows of one image, two or three vectors wide.
 STACKED_ROWS = 8 if REGISTERS == 32 else 4
 # Rows of a tile whose rows lie anywhere: their addresses fit the integer registers.
@@ -88,7 +85,7 @@ def _pixel_rows(mr, nv):
         if not starts:
             acc = load_tile(zero, sums, mr, nv)
         for _ in range(count):
-            acc = multiply_add(acc, x + _U(integer_at(taps)), x_step, weight, mr, nv)
+            acc = multiply_add(acc, x + integer_at(taps), x_step, weight, mr, nv)
             prefetch(weight + _AHEAD, 0)
             if nv == 2:
                 prefetch(weight + _AHEAD + _LINE, 0)
@@ -121,7 +118,7 @@ def finish_pixel_rows(
             bias += _VECTOR
         finish_columns(acc, y, y_step, channels - first, pixels, more, add, rectify, PIXEL_ROWS, 1)
         sums += _VECTOR
-        y += _U(lanes) * y_step
+        y += lanes * y_step
 
 
 def _asker(nv, write):
@@ -167,15 +164,15 @@ def _channel_rows(mr, nv):
     @inlined
     def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width, more, finish):
         acc = zero_tile(zero, mr, nv)
-        rows = a + _U(mr) * a_step  # those of the next tile
-        size = _U(size_of(zero))
+        rows = a + mr * a_step  # those of the next tile
+        size = size_of(zero)
         for i in range(height):
-            ask_to_write(y + _U(i) * y_step)
+            ask_to_write(y + i * y_step)
         for _ in range(count):
-            acc = multiply_add(acc, a, a_step, b + _U(integer_at(taps)), mr, nv)
-            ask(b + _U(integer_at(taps + _LATER)))
+            acc = multiply_add(acc, a, a_step, b + integer_at(taps), mr, nv)
+            ask(b + integer_at(taps + _LATER))
             prefetch(rows, 0)
-            rows += _U(mr) * size
+            rows += mr * size
             taps += _TAP
             a = unknown(a + size)
         finish_rows(acc, bias, y, y_step, height, width, more, finish)
@@ -207,12 +204,12 @@ def _plane_rows(mr, nv):
             acc = load_tile(zero, sums, mr, nv)
         if y:
             for i in range(height):
-                ask_to_write(y + _U(i) * y_step)
+                ask_to_write(y + i * y_step)
         for _ in range(count):
             acc = multiply_add(acc, a, a_step, b, mr, nv)
             ask(b + ahead)
             b += b_step
-            a = unknown(a + _U(size_of(zero)))
+            a = unknown(a + size_of(zero))
         if y:
             finish_rows(acc, bias, y, y_step, height, width, more, finish)
         else:
@@ -272,10 +269,10 @@ def _copying_sample_rows(mr, nv):
             store_tile(load_tile(zero, b, 1, nv), copy)
             later = b + SAMPLES_AHEAD * b_step
             for j in range(nv):
-                prefetch(later + _U(j * VECTOR_BYTES), 0)
+                prefetch(later + j * VECTOR_BYTES, 0)
             a += a_term
             b += b_step
-            copy += _U(nv * VECTOR_BYTES)
+            copy += nv * VECTOR_BYTES
         if y:
             if bias:
                 acc = add_to_rows(acc, bias, mr, nv)
@@ -307,7 +304,7 @@ def _tap_rows(mr, nv):
             a = x
             for _ in range(run):
                 acc = multiply_add_gathered(acc, a, taps, dy, mr, nv)
-                a += _U(size_of(zero))
+                a += size_of(zero)
                 dy += _PACKED
             x += line
         store_tile(acc, sums)
