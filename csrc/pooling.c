@@ -58,6 +58,36 @@ void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad
     }
 }
 
+/* The usual pooling's: each share, divided, to 2 x 2 numbers of dx. */
+static void F(avg_backward_2_by_2)(const real *dy, const ln_pool2d_shape *d, int64_t divisor,
+                                   real *work, int64_t first, int64_t last, real *dx)
+{
+    int64_t width = d->w, held = 0, written;
+    real *to = dx + first * d->h * width, *buffer = work + d->ow + LN_SLACK; /* of what is written next */
+    int streams = (last - first) * d->h * width * REAL_BYTES >= LN_STREAM_FROM;
+    for (int64_t row = first * d->h; row < last * d->h; row++) {
+        int64_t h = row % d->h, given = (row / d->h * d->oh + h / 2) * d->ow;
+        if (h / 2 >= d->oh) { /* an odd row has no window */
+            F(row_fill)(buffer + held, width, 0);
+        } else {
+            if (h % 2 == 0) {
+                F(row_fetch)(dy + given, d->ow);
+                memcpy(work, dy + given, (size_t)d->ow * sizeof *work);
+                F(row_divide)(work, d->ow, divisor);
+            }
+            F(row_twice)(work, buffer + held, d->ow);
+            F(row_fill)(buffer + held + 2 * d->ow, width - 2 * d->ow, 0);
+        }
+        held += width;
+        written = streams ? F(row_stream)(buffer, to, held) : F(row_put)(buffer, to, held);
+        to += written, held -= written;
+        memmove(buffer, buffer + written, (size_t)held * sizeof *buffer);
+    }
+    memcpy(to, buffer, (size_t)held * sizeof *to);
+    if (streams)
+        STREAM_FENCE();
+}
+
 void OP(avg_pool2d_backward)(const real *dy, const ln_pool2d_shape *d, int64_t include_pad,
                              int64_t divisor, real *work, int64_t first, int64_t last, real *dx)
 {
@@ -68,6 +98,11 @@ void OP(avg_pool2d_backward)(const real *dy, const ln_pool2d_shape *d, int64_t i
     real *row = work + d->ow + LN_SLACK; /* sums along a row */
     real *halves = row + width + LN_SLACK;
     window whole = {0, d->kernel_w, d->kernel_w};
+    if (d->kernel_h == 2 && d->kernel_w == 2 && d->stride_h == 2 && d->stride_w == 2 && d->pad_h == 0
+        && d->pad_w == 0 && 2 * d->oh <= height && 2 * d->ow <= width) {
+        F(avg_backward_2_by_2)(dy, d, divisor ? divisor : 4, work, first, last, dx);
+        return;
+    }
     for (int64_t plane = first; plane < last; plane++) {
         real *out = dx + plane * height * width;
         int64_t fresh = 0; /* rows of dx from here on hold nothing yet */

@@ -4,6 +4,7 @@
 #ifndef LN_POOLING_ROWS
 #define LN_POOLING_ROWS
 #define LN_AHEAD 4096 /* bytes */
+#define LN_STREAM_FROM (8 << 20) /* bytes of output: four times a large L2 */
 #define LN_SLACK 64 /* elements of work space behind a row, for counts rounded up */
 
 static inline int64_t pool_min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -96,6 +97,34 @@ static inline void F(row_fetch)(const real *x, int64_t count)
 {
     for (uintptr_t at = 0; at < (uintptr_t)count * sizeof *x; at += 64)
         __builtin_prefetch((const void *)((uintptr_t)x + LN_AHEAD + at), 0, 3);
+}
+
+/* Each of `count` numbers twice, and 0 in place of -0; reads and writes up to whole vectors. */
+static inline void F(row_twice)(const real *x, real *y, int64_t count)
+{
+    for (int64_t i = 0; i < count; i += LANES) {
+        F(vec) v = F(load)(x + i) + (real)0;
+        F(store)(y + 2 * i, F(zip_low)(v, v));
+        F(store)(y + 2 * i + LANES, F(zip_high)(v, v));
+    }
+}
+
+/* Write numbers of a buffer to y, as many as fill cache lines: streamed, a line need not be read
+ * before it is written, which is half of what memory would have to do. How many were written. */
+static inline int64_t F(row_stream)(const real *buffer, real *y, int64_t count)
+{
+    int64_t line = 64 / (int64_t)sizeof *y;
+    int64_t at = pool_min(count, (int64_t)(-(uintptr_t)y & 63) / (int64_t)sizeof *y);
+    memcpy(y, buffer, (size_t)at * sizeof *y); /* up to the first line */
+    for (; at + line <= count; at += line)
+        for (int64_t i = at; i < at + line; i += LANES) F(stream)(y + i, F(load)(buffer + i));
+    return at;
+}
+
+static inline int64_t F(row_put)(const real *buffer, real *y, int64_t count)
+{
+    memcpy(y, buffer, (size_t)count * sizeof *y);
+    return count;
 }
 
 /* ---- sums: each begins with 0, so that -0 becomes 0 ---- */

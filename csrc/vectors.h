@@ -9,6 +9,8 @@
  *                  F(store_some) take the lanes as F(first_lanes) makes them, for several.
  *   F(load_within) from the number `at` of a row on, zeros for those outside a span of it, which
  *                  are not touched. F(span_of) makes the span [low, high) for several; at < 64
+ *   F(stream)      to an address that is a multiple of a vector, past the caches; STREAM_FENCE() when
+ *                  all are written
  *   F(splat)       one number in each lane
  *   F(fma)         a*b + c, rounded once
  *   F(even)        lanes 0, 2, ... of two vectors in a row
@@ -63,6 +65,11 @@
 #define IN_REGISTER(v) __asm__("" : "+x"(v))
 #endif
 #define UNKNOWN(p) __asm__ volatile("" : "+r"(p))
+#if LN_X86
+#define STREAM_FENCE() _mm_sfence()
+#else
+#define STREAM_FENCE() ((void)0)
+#endif
 
 /* f(0, a), f(1, a), ... for each lane */
 #define EACH2(f, a, i) f((i), a), f((i) + 1, a)
@@ -104,6 +111,7 @@ PIECE F(vec) F(splat)(real x) { return (F(vec)){EACH_LANE(SAME, x)}; }
 #if LN_X86 && LN_VECTOR_BYTES == 64
 
 PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c) { return MM512(fmadd)(a, b, c); }
+PIECE void F(stream)(real *p, F(vec) v) { MM512(stream)(p, v); }
 
 typedef uint32_t F(mask);
 
@@ -133,6 +141,7 @@ PIECE F(vec) F(load_within)(const real *row, int at, F(span) span)
 #elif LN_X86 && LN_VECTOR_BYTES == 32
 
 PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c) { return MM256(fmadd)(a, b, c); }
+PIECE void F(stream)(real *p, F(vec) v) { MM256(stream)(p, v); }
 
 typedef struct {
     int64_t count;
@@ -187,6 +196,8 @@ PIECE F(vec) F(fma)(F(vec) a, F(vec) b, F(vec) c)
     return c;
 #endif
 }
+
+PIECE void F(stream)(real *p, F(vec) v) { F(store)(p, v); }
 
 typedef int64_t F(mask); /* how many lanes */
 

@@ -19,6 +19,7 @@ from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.pooling_rows import (
     SLACK,
+    STREAM_FROM,
     add,
     batch,
     best_of_3,
@@ -39,11 +40,14 @@ from loopnest.kernels.pooling_rows import (
     places_of_row,
     rounded,
     split,
+    stream,
     sum_of_few,
     taps,
+    twice,
     window,
 )  # fmt: skip
 from loopnest.kernels.simd import prefer_wide, select
+from loopnest.kernels.simd_copies import stream_fence
 from loopnest.kernels.simd_lanes import flattened
 from loopnest.kernels.simd_tiles import size_of
 
@@ -129,6 +133,41 @@ def avg_pool2d(
                     y1[to + ow] = total / x1.dtype.type(divisor if divisor else size)
 
 
+@block
+def average_backward_2_by_2(dy, divisor, work, first, last, dx):
+    """The usual pooling's: each share, divided, to 2 x 2 numbers of dx."""
+    height, width = dx.shape[2], dx.shape[3]
+    out_h, out_w = dy.shape[2], dy.shape[3]
+    dx1, dy1 = flattened(dx), flattened(dy)
+    from_dy, bytes_ = _U(dy1.ctypes.data), _U(dy1.itemsize)
+    to, buffer, held = first * height * width, out_w + SLACK, 0  # in work, what is written next
+    streams = (last - first) * height * width * dx1.itemsize >= STREAM_FROM
+    for plane in range(first, last):
+        for h in range(height):
+            given, here = (plane * out_h + h // 2) * out_w, buffer + held
+            if h // 2 >= out_h:  # an odd row has no window
+                fill(work, here, width, dx1.dtype.type(0))
+            else:
+                if h % 2 == 0:
+                    fetch(from_dy + _U(given) * bytes_, out_w * dy1.itemsize)
+                    copy(dy1, given, work, 0, out_w)
+                    divide(work, 0, rounded(out_w, out_w + SLACK), divisor)
+                twice(work, 0, work, here, out_w)
+                fill(work, here + 2 * out_w, width - 2 * out_w, dx1.dtype.type(0))
+            held += width
+            written = held
+            if streams:
+                written = stream(work, buffer, dx1, to, held)
+            else:
+                copy(work, buffer, dx1, to, held)
+            to += written
+            held -= written
+            copy(work, buffer + written, work, buffer, held)
+    copy(work, buffer, dx1, to, held)
+    if streams:
+        stream_fence()
+
+
 @kernel
 def avg_pool2d_backward(
     dy, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, include_pad, divisor, work, first,
@@ -149,6 +188,10 @@ def avg_pool2d_backward(
     row = out_w + SLACK  # where work holds the sums along a row
     base = row + width + SLACK  # and its halves
     half = width // 2 + SLACK
+    usual = kernel_h == kernel_w == stride_h == stride_w == 2 and pad_h == pad_w == 0
+    if usual and 2 * out_h <= height and 2 * out_w <= width:
+        average_backward_2_by_2(dy, divisor if divisor else 4, work, first, last, dx)
+        return
     for plane in range(first, last):
         fresh = 0  # rows of dx from here on hold nothing yet
         for oh in range(out_h):

@@ -12,6 +12,7 @@ from loopnest.kernels.jit import block
 # Forced inline: Numba counts the references of an array that is passed on, at each call.
 from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.simd import select
+from loopnest.kernels.simd_copies import stream_line
 from loopnest.kernels.simd_pooling import (
     larger,
     larger_or_nan,
@@ -24,12 +25,23 @@ from loopnest.kernels.simd_pooling import (
     unordered,
 )
 from loopnest.kernels.simd_tiles import VECTOR_BYTES, load_tile, prefetch, size_of, store_tile
-from loopnest.kernels.wide import LANES, evens, load, mul, odds, splat, store
+from loopnest.kernels.wide import (
+    LANES,
+    evens,
+    high_twice,
+    load,
+    low_twice,
+    mul,
+    odds,
+    splat,
+    store,
+)
 from loopnest.kernels.wide import add as plus
 
 _U = np.uint64
 _LINE, _AHEAD = _U(64), _U(4096)  # bytes
 SLACK = 64  # elements of work space behind a row, for counts rounded up
+STREAM_FROM = 8 << 20  # bytes of output: four times a large L2
 
 
 # ---- windows ----
@@ -126,6 +138,34 @@ def fetch(address, size):
     """
     for at in range(_U(0), _U(size), _LINE):
         prefetch(address + _AHEAD + at, 0)
+
+
+@inlined
+def twice(x, a, y, to, count):
+    """Each number twice, and 0 in place of -0; reads and writes up to whole vectors."""
+    zero = splat(x.dtype.type(0))
+    for i in range(_U(0), _U(count), _U(LANES)):
+        v, at = plus(load(x, _U(a) + i), zero), _U(to) + _U(2) * i
+        store(y, at, low_twice(v))
+        store(y, at + _U(LANES), high_twice(v))
+
+
+@inlined
+def stream(buffer, a, y, to, count):
+    """Write numbers of a buffer to y, as many as fill cache lines; how many were written.
+
+    A line that is streamed need not be read before it is written, which is half of what memory
+    would have to do.
+    """
+    size, line = _U(y.itemsize), 64 // y.itemsize
+    target = _U(y.ctypes.data) + _U(to) * size
+    head = min(count, np.int64((_U(0) - target) % _LINE) // y.itemsize)
+    copy(buffer, a, y, to, head)  # up to the first line
+    source, target = _U(buffer.ctypes.data) + _U(a + head) * size, target + _U(head) * size
+    lines = (count - head) // line
+    for at in range(_U(0), _U(lines) * _LINE, _LINE):
+        stream_line(source + at, target + at)
+    return head + lines * line
 
 
 # ---- sums: each begins with 0, so that -0 becomes 0 ----

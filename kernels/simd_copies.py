@@ -1,4 +1,4 @@
-"""Copies of numbers between addresses, in vectors: whole, every second, transposed."""
+"""Copies of numbers between addresses, in vectors: whole, every second, transposed, past the caches."""
 
 from llvmlite import ir
 from numba import types
@@ -94,3 +94,32 @@ def copy_transposed(
 
     u, i = types.int64, types.int64
     return types.none(like, u, u, u, u, i, i, i), codegen
+
+
+@intrinsic
+def stream_line(typingctx, source, target):
+    """Copy 64 bytes to a cache line that is not read for it, nor kept in a cache.
+
+    Other threads may see it late: `stream_fence` when all is written.
+    """
+    line = ir.VectorType(ir.IntType(64), 8)
+
+    def codegen(context, builder, signature, args):
+        source, target = (builder.inttoptr(a, ir.PointerType()) for a in args)
+        value = builder.load(source, align=1, typ=line)
+        store = builder.store(value, target, align=64)
+        store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), codegen
+
+
+@intrinsic
+def stream_fence(typingctx):
+    """Wait until lines that were streamed can be seen."""
+
+    def codegen(context, builder, signature, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), codegen

@@ -119,6 +119,29 @@ evens = _alternate("evens", 0)
 odds = _alternate("odds", 1)
 
 
+def _twice(name, half):
+    """Each number of half a wide twice."""
+
+    def typed(typingctx, a):
+        if not isinstance(a, Wide):
+            return None
+
+        def codegen(context, builder, signature, args):
+            lanes = args[0].type.count
+            return builder.shuffle_vector(
+                args[0], args[0], _mask((half * lanes + i) // 2 for i in range(lanes))
+            )
+
+        return a(a), codegen
+
+    typed.__name__ = name
+    return intrinsic(typed)
+
+
+low_twice = _twice("low_twice", 0)
+high_twice = _twice("high_twice", 1)
+
+
 @intrinsic
 def fma(typingctx, a, b, c):
     """``a*b + c`` in every lane, rounded once."""
