@@ -302,3 +302,23 @@ def test_global_maximum_of_zeros_has_equal_bits(rng):
         with ln.use_backend(name):
             found.append(ln.global_max_pool2d(zeros))
     assert_same_bits(*found)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backend", ln.available_backends())
+def test_large_gradients_of_2x2_averages_go_past_the_caches(backend, dtype):
+    """Cache lines are written whole where the output begins and ends anywhere among them."""
+    rng = np.random.default_rng(11)
+    for h, w, planes in ((113, 112, 180), (64, 45, 800), (2, 3, 400_000), (2000, 1101, 1)):
+        dy = rng.standard_normal((1, planes, h // 2, w // 2)).astype(dtype)
+        dy[:, 0, 0, 0] = -0.0
+        expected = np.zeros((1, planes, h, w), dtype)
+        for i, j in np.ndindex(2, 2):
+            expected[:, :, i : 2 * (h // 2) : 2, j : 2 * (w // 2) : 2] = dy / 4 + 0
+        for offset in (0, 1, 5):
+            memory = np.full(expected.size + 64, 7, dtype)
+            out = memory[offset : offset + expected.size].reshape(expected.shape)
+            with ln.use_backend(backend):
+                ln.avg_pool2d_backward(dy, np.broadcast_to(dtype(0), out.shape), 2, out=out)
+            assert_same_bits(out, expected)
+            assert (memory[:offset] == 7).all() and (memory[offset + out.size :] == 7).all()
