@@ -33,7 +33,8 @@
 enum {
     MOST_ARRAYS = 8,
     MOST_AXES = 8,
-    MOST_CALLS = 2,
+    MOST_OUTPUTS = 3,
+    MOST_CALLS = 3,
     MOST_WORDS = 96,
     MOST_DOUBLES = 8,
     MOST_KEY = 128,
@@ -62,12 +63,17 @@ typedef struct {
 } Call;
 
 typedef struct {
+    PyArray_Descr *descr; /* NULL: none is made, its place is None */
+    int axes;
+    npy_intp shape[MOST_AXES];
+} Output;
+
+typedef struct {
     Py_ssize_t references;
     uint64_t hash;
-    int key_size, calls, axes, release;
+    int key_size, calls, release;
     int64_t key[MOST_KEY];
-    npy_intp shape[MOST_AXES]; /* of the output */
-    PyArray_Descr *descr;
+    Output output[MOST_OUTPUTS];
     size_t work;    /* bytes of work space of a thread */
     PyObject *kept; /* what the addresses in it belong to */
     Call call[MOST_CALLS];
@@ -76,6 +82,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     int arrays, live; /* doubles at the end of the arguments, passed on to the kernel */
+    int outputs;      /* of the arrays, at their end */
     int kept;
     char kind[MOST_ARRAYS]; /* see direct.py */
     Plan *plans[PLANS];
@@ -113,6 +120,11 @@ static void let_go(Plan *plan)
 }
 
 /* ---- the key ---- */
+
+static int is_usual(const PyArray_Descr *descr)
+{
+    return descr == float32 || descr == float64 || descr == int64;
+}
 
 static int is_output(char kind) { return kind == 'o' || kind == 'i'; }
 
@@ -167,8 +179,7 @@ static int read_arguments(const Op *op, PyObject *const *args, Py_ssize_t count,
         if (op->kind[i] != 'r') wanted |= NPY_ARRAY_WRITEABLE;
         PyArray_Descr *descr = PyArray_DESCR(array);
         if ((PyArray_FLAGS(array) & wanted) != wanted
-            || (descr != float32 && descr != float64 && descr != int64)
-            || PyArray_NDIM(array) > MOST_AXES || key > end)
+            || !is_usual(descr) || PyArray_NDIM(array) > MOST_AXES || key > end)
             return 0;
         g->array[i] = array, g->address[i] = PyArray_BYTES(array);
         if (is_output(op->kind[i])) continue; /* compared with the plan's */
@@ -222,11 +233,11 @@ static int threads_of(const Plan *plan)
 
 /* ---- the call ---- */
 
-static int fits(PyArrayObject *out, const Plan *plan)
+static int fits(PyArrayObject *out, const Output *wanted)
 {
-    if (PyArray_DESCR(out) != plan->descr || PyArray_NDIM(out) != plan->axes) return 0;
-    for (int i = 0; i < plan->axes; i++)
-        if (PyArray_DIM(out, i) != plan->shape[i]) return 0;
+    if (PyArray_DESCR(out) != wanted->descr || PyArray_NDIM(out) != wanted->axes) return 0;
+    for (int i = 0; i < wanted->axes; i++)
+        if (PyArray_DIM(out, i) != wanted->shape[i]) return 0;
     return 1;
 }
 
@@ -348,6 +359,45 @@ static int run(const Op *op, const Plan *plan, const Given *g, const double *liv
     return status ? -1 : 0;
 }
 
+/* The outputs that were given, new arrays for others, None for those that the plan has not; -1 if
+ * memory is short. */
+static int make_outputs(const Op *op, const Plan *plan, PyObject *const *out, Given *g,
+                        PyObject **made)
+{
+    int status = 0;
+    for (int i = 0; i < op->outputs; i++) {
+        const Output *wanted = &plan->output[i];
+        if (out[i] != Py_None || !wanted->descr || status) {
+            Py_INCREF(out[i]);
+            made[i] = out[i];
+            continue;
+        }
+        Py_INCREF(wanted->descr);
+        made[i] = PyArray_NewFromDescr(&PyArray_Type, wanted->descr, wanted->axes, wanted->shape,
+                                       NULL, NULL, 0, NULL);
+        if (made[i])
+            g->address[op->arrays - op->outputs + i] = PyArray_BYTES((PyArrayObject *)made[i]);
+        else
+            status = -1;
+    }
+    return status;
+}
+
+/* The one output, a tuple of several, True for none. */
+static PyObject *result_of(const Op *op, PyObject **made, int failed)
+{
+    PyObject *result = NULL;
+    if (!failed && op->outputs == 1) return made[0];
+    if (!failed && !op->outputs) Py_RETURN_TRUE;
+    if (!failed) result = PyTuple_New(op->outputs);
+    for (int i = 0; i < op->outputs; i++)
+        if (result)
+            PyTuple_SetItem(result, i, made[i]);
+        else
+            Py_XDECREF(made[i]);
+    return result;
+}
+
 static PyObject *op_call(Op *op, PyObject *const *args, Py_ssize_t count)
 {
     Given g;
@@ -355,24 +405,19 @@ static PyObject *op_call(Op *op, PyObject *const *args, Py_ssize_t count)
     Plan *plan = *place_of(op, &g);
     int count_of_threads = is_for(plan, &g) ? threads_of(plan) : 0;
     if (!count_of_threads) Py_RETURN_NONE;
-    int last = op->arrays - 1, makes = is_output(op->kind[last]), given = g.array[last] != NULL;
-    if (makes && given && !fits(g.array[last], plan)) Py_RETURN_NONE;
-    if ((given || !makes) && overlap(op, &g)) Py_RETURN_NONE;
-    PyObject *result = makes ? args[last] : Py_True;
-    if (makes && !given) {
-        result = PyArray_SimpleNew(plan->axes, plan->shape, plan->descr->type_num);
-        if (!result) return NULL;
-        g.address[last] = PyArray_BYTES((PyArrayObject *)result);
-    } else {
-        Py_INCREF(result);
-    }
+    PyObject *const *out = args + op->arrays - op->outputs;
+    PyArrayObject **given = g.array + op->arrays - op->outputs;
+    for (int i = 0; i < op->outputs; i++)
+        if (given[i] && !fits(given[i], &plan->output[i])) Py_RETURN_NONE;
+    if (overlap(op, &g)) Py_RETURN_NONE;
+    plan->references++; /* another thread may push it out meanwhile */
+    PyObject *made[MOST_OUTPUTS];
+    int status = make_outputs(op, plan, out, &g, made);
     double live[MOST_DOUBLES];
     for (int i = 0; i < op->live; i++) live[i] = PyFloat_AsDouble(args[count - op->live + i]);
-    plan->references++; /* another thread may push it out meanwhile */
-    int status = run(op, plan, &g, live, count_of_threads);
+    if (!status) status = run(op, plan, &g, live, count_of_threads);
     let_go(plan);
-    if (status) Py_CLEAR(result);
-    return result;
+    return result_of(op, made, status);
 }
 
 /* ---- making plans ---- */
@@ -425,20 +470,33 @@ static int read_call(PyObject *tuple, Call *call)
     return !PyErr_Occurred();
 }
 
-/* keep(arguments, output or None, calls, bytes of work space, release the GIL, what to keep) */
+/* 0 if it is nothing to make again. */
+static int read_output(PyObject *given, Output *output)
+{
+    if (given == Py_None) return 1;
+    if (!PyArray_Check(given)) return 0;
+    PyArrayObject *array = (PyArrayObject *)given;
+    output->descr = PyArray_DESCR(array), output->axes = PyArray_NDIM(array);
+    if (!is_usual(output->descr) || output->axes > MOST_AXES) return 0;
+    memcpy(output->shape, PyArray_DIMS(array), sizeof output->shape[0] * (size_t)output->axes);
+    return 1;
+}
+
+/* keep(arguments, outputs, calls, bytes of work space, release the GIL, what to keep) */
 static PyObject *op_keep(Op *op, PyObject *args)
 {
-    PyObject *arguments, *output, *calls, *kept;
+    PyObject *arguments, *outputs, *calls, *kept;
     unsigned long long work;
     int release;
     Given g;
-    if (!PyArg_ParseTuple(args, "O!OO!KpO", &PyTuple_Type, &arguments, &output, &PyTuple_Type,
-                          &calls, &work, &release, &kept))
+    if (!PyArg_ParseTuple(args, "O!O!O!KpO", &PyTuple_Type, &arguments, &PyTuple_Type, &outputs,
+                          &PyTuple_Type, &calls, &work, &release, &kept))
         return NULL;
     PyObject *items[MOST_KEY];
     Py_ssize_t count = PyTuple_Size(arguments);
-    if (count > MOST_KEY || PyTuple_Size(calls) > MOST_CALLS) {
-        PyErr_SetString(PyExc_ValueError, "too many arguments or calls");
+    if (count > MOST_KEY || PyTuple_Size(calls) > MOST_CALLS
+        || PyTuple_Size(outputs) != op->outputs) {
+        PyErr_SetString(PyExc_ValueError, "too many arguments or calls, or not all outputs");
         return NULL;
     }
     for (Py_ssize_t i = 0; i < count; i++) items[i] = PyTuple_GetItem(arguments, i);
@@ -448,12 +506,11 @@ static PyObject *op_keep(Op *op, PyObject *args)
     plan->references = 1, plan->hash = g.hash, plan->key_size = g.size;
     memcpy(plan->key, g.key, sizeof g.key[0] * (size_t)g.size);
     plan->work = (size_t)work, plan->release = release;
-    if (PyArray_Check(output)) { /* of a dtype and with axes that read_arguments passed */
-        plan->descr = PyArray_DESCR((PyArrayObject *)output);
-        plan->axes = PyArray_NDIM((PyArrayObject *)output);
-        memcpy(plan->shape, PyArray_DIMS((PyArrayObject *)output),
-               sizeof plan->shape[0] * (size_t)plan->axes);
-    }
+    for (int i = 0; i < op->outputs; i++)
+        if (!read_output(PyTuple_GetItem(outputs, i), &plan->output[i])) {
+            let_go(plan);
+            Py_RETURN_NONE;
+        }
     plan->calls = (int)PyTuple_Size(calls);
     for (int i = 0; i < plan->calls; i++)
         if (!read_call(PyTuple_GetItem(calls, i), &plan->call[i])) {
@@ -477,16 +534,18 @@ static PyObject *op_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "Op takes no keywords");
         return NULL;
     }
-    size_t arrays = strlen(kinds);
-    if (arrays < 1 || arrays > MOST_ARRAYS || strspn(kinds, "rwoi") != arrays || live < 0
+    size_t inputs = strspn(kinds, "rw"), outputs = strspn(kinds + inputs, "oi");
+    size_t arrays = inputs + outputs;
+    if (kinds[arrays] || arrays < 1 || arrays > MOST_ARRAYS || outputs > MOST_OUTPUTS || live < 0
         || live > MOST_DOUBLES) {
-        PyErr_SetString(PyExc_ValueError, "kinds: 1 to 8 of r, w, o, i; live: 0 to 8");
+        PyErr_SetString(PyExc_ValueError,
+                        "kinds: 1 to 8 of r, w, then up to 3 of them o, i; live: 0 to 8");
         return NULL;
     }
     allocfunc make = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Op *op = (Op *)make(type, 0);
     if (!op) return NULL;
-    op->arrays = (int)arrays, op->live = live;
+    op->arrays = (int)arrays, op->outputs = (int)outputs, op->live = live;
     memcpy(op->kind, kinds, arrays);
     return (PyObject *)op;
 }

@@ -230,7 +230,8 @@ def test_threads_may_use_and_push_out_plans_at_once(chosen):
 
 
 def test_op_refuses_what_it_cannot_hold():
-    for kinds, live in (("", 0), ("r" * 9, 0), ("rx", 0), ("r", -1), ("r", 9)):
+    refused = ("", 0), ("r" * 9, 0), ("rx", 0), ("r", -1), ("r", 9), ("roooo", 0), ("or", 0)
+    for kinds, live in refused:
         with pytest.raises(ValueError, match="kinds"):
             direct._Op(kinds, live)
     with pytest.raises(TypeError):
@@ -240,7 +241,9 @@ def test_op_refuses_what_it_cannot_hold():
     many = (x, None, *range(200))
     assert made.call() is None and made.call(x) is None and made.call(*many) is None
     with pytest.raises(ValueError, match="too many"):
-        made.keep((x, None), x, ((0, 0, tuple(range(97)), (), (), -1, -1, 0, False),), 0, False, [])
+        made.keep(
+            (x, None), (x,), ((0, 0, tuple(range(97)), (), (), -1, -1, 0, False),), 0, False, []
+        )
 
 
 @pytest.fixture
@@ -311,3 +314,48 @@ def test_large_calls_of_many_callers_while_the_number_of_threads_changes(chosen,
     ended.set()
     other.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_gradients_of_a_dense_layer_are_repeated(chosen, dtype):
+    """Three outputs, each of which may be given, made, or (dx) left out."""
+    for rows, inputs, outputs in ((2, 3, 5), (33, 40, 21)):
+        dy, x = image(dtype, 3, rows, outputs), image(dtype, 3, rows, inputs)
+        weight = image(dtype, inputs, outputs)
+        first = ln.linear_backward(dy, x, weight)
+        expected = [part.tobytes() for part in first]
+        shapes = [part.shape for part in first]
+        for needs_dx in (True, False):
+            for give in ((), (1,), (1, 2), (0, 1, 2) if needs_dx else (2,)):
+                for _ in range(4):
+                    given = tuple(
+                        np.full(s, 7, dtype) if i in give else None for i, s in enumerate(shapes)
+                    )
+                    options = {"gradients": given if give else None, "needs_dx": needs_dx}
+                    found = ln.linear_backward(dy, x, weight, **options)
+                    assert type(found) is tuple and (found[0] is not None) == needs_dx
+                    for i in range(0 if needs_dx else 1, 3):
+                        assert found[i].tobytes() == expected[i] and found[i].shape == shapes[i]
+                        assert i not in give or found[i] is given[i]
+                again = repeated(dense._LINEAR_BACKWARD, dy, x, weight, *given, needs_dx)
+                assert [a is None for a in again] == [not needs_dx, False, False]
+
+
+def test_wrong_gradients_are_told_after_a_plan_was_kept(chosen):
+    dy, x, weight = image(np.float32, 4, 5), image(np.float32, 4, 3), image(np.float32, 3, 5)
+    for _ in range(3):
+        ln.linear_backward(dy, x, weight)
+        ln.linear_backward(dy, x, weight, needs_dx=False)
+    dx, dweight, dbias = ln.linear_backward(dy, x, weight)
+    found = ln.linear_backward(dy, x, weight, gradients=[dx, dweight, dbias])  # a list, not a tuple
+    assert all(a is b for a, b in zip(found, (dx, dweight, dbias), strict=True))
+    memory = np.zeros(15, np.float32)
+    for wrong in (
+        (None, memory.reshape(3, 5), memory[:5]), (None, weight, None), (None, dweight.T, None),
+        (x, None, None), (None, None, dbias.astype(float)), (None, None), (dx, dweight, 3),
+    ):  # fmt: skip
+        with pytest.raises((ValueError, TypeError), match="linear_backward: gradients"):
+            ln.linear_backward(dy, x, weight, gradients=wrong)
+    with pytest.raises(ValueError, match="gradients"):
+        ln.linear_backward(dy, x, weight, gradients=(dx, None, None), needs_dx=False)
+    assert not memory.any()

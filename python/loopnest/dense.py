@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from loopnest import activation as activations
-from loopnest import backend, checks, direct, packing, scratch, threads
+from loopnest import backend, checks, direct, packing, threads
 
-_LINEAR = direct.Op("rrrro")
+_LINEAR, _LINEAR_BACKWARD = direct.Op("rrrro"), direct.Op("rrrooo")
+_NEW = None, None, None  # gradients to make
 
 
 def _operands(op: str, x: Any, weight: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -169,7 +170,16 @@ def linear_backward(
     TypeError, ValueError
         For arguments that do not fit, before anything is written.
     """
-    op, given = "linear_backward", (dy, x, weight)
+    targets = _NEW if gradients is None else gradients
+    given = dy, x, weight
+    kept = type(targets) is tuple and len(targets) == 3
+    if kept:
+        known = _LINEAR_BACKWARD.call(
+            dy, x, weight, *targets, needs_dx, backend.kernels, threads.SERIAL_BELOW
+        )
+        if known is not None:
+            return known
+    op = "linear_backward"
     x, weight = _operands(op, x, weight)
     dy = checks.array(op, "dy", dy)
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
@@ -177,20 +187,26 @@ def linear_backward(
     shapes = x.shape if needs_dx else (0,), weight.shape, weight.shape[1:]
     inputs = given[0], dy, given[1], x, given[2], weight
     dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
+    made = dx if needs_dx else None, dweight, dbias
     kernels, tiled = backend.kernels.dense, backend.kernels.dense_tiled
-    rows_dy, rows_x = _rows(dy), _rows(x)
+    rows_dy, rows_x, calls = _rows(dy), _rows(x), []
     if needs_dx:
         plain = kernels.linear_backward_input
-        _gradient(plain, tiled.BACKWARD_INPUT, rows_dy, weight, weight.shape, _rows(dx))
+        calls.append(
+            _gradient(plain, tiled.BACKWARD_INPUT, rows_dy, weight, weight.shape, _rows(dx))
+        )
     plain = kernels.linear_backward_weight
-    _gradient(plain, tiled.BACKWARD_WEIGHT, rows_x, rows_dy, weight.shape, dweight)
-    kernels.linear_backward_bias(rows_dy, dbias)
-    return dx if needs_dx else None, dweight, dbias
+    calls.append(_gradient(plain, tiled.BACKWARD_WEIGHT, rows_x, rows_dy, weight.shape, dweight))
+    calls.append(direct.serial(dy.size, kernels.linear_backward_bias, rows_dy, dbias))
+    if kept:
+        options = needs_dx, backend.kernels, threads.SERIAL_BELOW
+        _LINEAR_BACKWARD.keep((*given, *targets, *options), made, *calls)
+    return made
 
 
 def _gradient(
     plain: Any, form: int, a: np.ndarray, b: np.ndarray, shape: tuple[int, ...], out: np.ndarray
-) -> None:
+) -> direct.Call | None:
     """The product of ``form`` for a weight of this shape, by the kernel that serves these sizes."""
     tiled, none, multiply_adds = (
         backend.kernels.dense_tiled,
@@ -199,11 +215,7 @@ def _gradient(
     )
     tasks, work_size = tiled.prepare(form, len(a), *shape, out.itemsize)
     if not tasks:
-        threads.split(lambda first, last: plain(a, b, first, last, out), len(out), multiply_adds)
-        return
-
-    def piece(first: int, last: int) -> None:
-        with scratch.take(work_size, out.dtype) as work:
-            tiled.linear_tiled(a, b, none, none, form, first, last, work, out)
-
-    threads.split(piece, tasks, multiply_adds / 16)
+        return direct.split(multiply_adds, plain, a, b, direct.Items(len(out)), out)
+    space, items = direct.Space(work_size, out.dtype), direct.Items(tasks)
+    operands = a, b, none, none, form, items, space, out
+    return direct.split(multiply_adds / 16, tiled.linear_tiled, *operands)

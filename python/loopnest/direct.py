@@ -132,8 +132,8 @@ class Op:
     ----------
     kinds : str
         A letter an array argument: "r" is read, "w" written in place (apart from all else); the
-        last one may be "o", an output that is made for None, or "i", one that may also be exactly
-        one of the inputs. All may be None.
+        last ones, up to three, may be "o", outputs that are made for None, or "i", which may also be
+        exactly one of the inputs. All may be None.
     live : int
         So many doubles end the arguments; they are no part of what tells plans apart, but are
         passed on in this order.
@@ -147,13 +147,16 @@ class Op:
     def keep(self, arguments: tuple, output: Any, *calls: Call | None) -> None:
         """Make a plan for ``arguments`` (those of ``call``), if they come again.
 
-        ``calls`` are the kernel calls that did the work; None among them if it was not small.
+        ``output`` is the array that was made or written, a tuple if there are several; ``calls`` are
+        the kernel calls that did the work; None among them if one cannot be repeated.
         """
         made, arrays = self._made, list(arguments[: len(self._kinds)])
+        outputs = () if self._kinds[-1] not in "oi" else output
+        if type(outputs) is not tuple:
+            outputs = (outputs,)
         if made is None or None in calls or not made.wanted(*arguments):
             return
-        if self._kinds[-1] in "oi":
-            arrays[-1] = output
+        arrays[len(arrays) - len(outputs) :] = outputs
         places = _places(arrays)
         if places is None:
             return
@@ -171,7 +174,7 @@ class Op:
                 return
             forms.append(form)
         work = sum(call.work for call in calls if call is not None)
-        made.keep(arguments, output, tuple(forms), total, work >= _RELEASE_FROM, kept)
+        made.keep(arguments, outputs, tuple(forms), total, work >= _RELEASE_FROM, kept)
 
 
 def _address(array: np.ndarray) -> int:
