@@ -14,6 +14,7 @@
 #define LONG_SUM 128 /* terms from which transposing a tile does not show */
 #define FEW_PIXELS 256 /* of a strided 1x1's output, where lanes along them idle */
 #define BLOCK_BYTES (320 << 10) /* of the padded copy */
+#define LARGE_BLOCK_BYTES (768 << 10) /* where L2 cannot keep the filters, read once a block */
 #define LOW_BLOCK 16 /* output rows of one that fits L1 nearly: where the lanes are pixels */
 #define LOW_BLOCK_BYTES (128 << 10)
 #define SPLIT_COST 8 /* loads that span two cache lines cost one in so many multiply-adds */
@@ -125,10 +126,12 @@ static int F(stack)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
 /* Set the block of a plan whose form is the better one; 0 if none is small enough. */
 static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
 {
+    double filters = (double)(d->k / d->groups * (d->c / d->groups) * d->r * d->s) * REAL_BYTES;
+    int64_t room = filters > LARGE_BLOCK_BYTES ? LARGE_BLOCK_BYTES : BLOCK_BYTES;
     for (; p->flat >= 0; p->flat--) { /* whole output rows */
         struct lines l = lines_of(d, p->flat);
         double row = F(line_bytes)(d->c / d->groups, l) * (double)(d->ow + l.more_w);
-        int64_t rows = (int64_t)(BLOCK_BYTES / row) - l.more_h;
+        int64_t rows = (int64_t)((double)room / row) - l.more_h;
         if (p->method == LN_CHANNELS)
             rows = least(rows, most((int64_t)(LOW_BLOCK_BYTES / row) - l.more_h, LOW_BLOCK));
         if (rows >= 1) {
@@ -141,7 +144,7 @@ static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
     struct lines l = lines_of(d, 0);
     double column = F(line_bytes)(d->c / d->groups, l) * (double)(1 + l.more_h);
     int64_t step = p->method == LN_CHANNELS ? 3 * unit : unit;
-    int64_t columns = floor_div((int64_t)(BLOCK_BYTES / column) - l.more_w, step) * step;
+    int64_t columns = floor_div((int64_t)((double)room / column) - l.more_w, step) * step;
     p->block_h = 1;
     p->block_w = least(most(columns, 3 * LANES), d->ow);
     return column * (double)(p->block_w + l.more_w) <= MOST_BYTES;

@@ -24,14 +24,17 @@ static void F(pixel_row_runs)(const real *x, int64_t line, int64_t runs, int64_t
                 int last = t + count == terms;
                 const real *from = x + i * line + j, *weight = panel + t * PANEL;
                 real *own = sums + (tile - strip) * PIXEL_ROWS * 2 * LANES;
+                /* The weights of the next slice: each tile asks for its share. */
+                uintptr_t step = PANEL * sizeof(real) / least(STRIP_TILES, tiles - strip);
+                uintptr_t later = (uintptr_t)(weight + count * PANEL) + (tile - strip) * count * step;
                 for (int64_t k = 0; last && k < channels; k++)
                     __builtin_prefetch(y + at + k * y_step, 1, 3);
                 if (!wide)
-                    F(many_pixels_narrow)(from, taps + t, count, weight, own, t == 0);
+                    F(many_pixels_narrow)(from, taps + t, count, weight, later, step, own, t == 0);
                 else if (left > FEW_PIXEL_ROWS)
-                    F(many_pixels_wide)(from, taps + t, count, weight, own, t == 0);
+                    F(many_pixels_wide)(from, taps + t, count, weight, later, step, own, t == 0);
                 else
-                    F(few_pixels_wide)(from, taps + t, count, weight, own, t == 0);
+                    F(few_pixels_wide)(from, taps + t, count, weight, later, step, own, t == 0);
                 if (last)
                     F(finish_pixel_rows)(own, wide ? 2 * LANES : LANES, bias, more ? more + at : NULL,
                                          rectify, y + at, y_step, channels, left);

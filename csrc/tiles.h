@@ -199,9 +199,10 @@ PIECE void F(store_columns)(F(vec) acc[], const real *more, int rectify, real *y
 }
 
 /* A is the image, its numbers side by side; B packed weights, PANEL numbers a term. The tile begins in
- * `sums`, or at zero if it `starts`, and is left there. */
+ * `sums`, or at zero if it `starts`, and is left there. What lies at `later` is asked for into L2,
+ * later_step bytes a term. */
 PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, const real *weight,
-                         real *sums, int starts, int mr, int nv)
+                         uintptr_t later, uintptr_t later_step, real *sums, int starts, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
     if (!starts) {
@@ -212,6 +213,8 @@ PIECE void F(pixel_rows)(const real *x, const int64_t *taps, int64_t count, cons
         __builtin_prefetch((const void *)((uintptr_t)weight + AHEAD * PANEL * sizeof(real)), 0, 3);
         if (nv * LN_VECTOR_BYTES > 64)
             __builtin_prefetch((const void *)((uintptr_t)weight + AHEAD * PANEL * sizeof(real) + 64), 0, 3);
+        __builtin_prefetch((const void *)later, 0, 2);
+        later += later_step;
         weight += PANEL;
     }
     UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
@@ -399,9 +402,9 @@ PIECE void F(stacked_rows)(const real *x, int64_t line, int edge, struct seen se
 
 #define PIXEL_TILE(name, mr, nv) \
     static void F(name)(const real *x, const int64_t *taps, int64_t count, const real *weight, \
-                        real *sums, int starts) \
+                        uintptr_t later, uintptr_t later_step, real *sums, int starts) \
     { \
-        F(pixel_rows)(x, taps, count, weight, sums, starts, mr, nv); \
+        F(pixel_rows)(x, taps, count, weight, later, later_step, sums, starts, mr, nv); \
     }
 PIXEL_TILE(many_pixels_wide, PIXEL_ROWS, 2)
 PIXEL_TILE(many_pixels_narrow, PIXEL_ROWS, 1)

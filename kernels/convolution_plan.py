@@ -49,6 +49,7 @@ PLAIN_BELOW = 4096  # multiply-adds
 LONG_SUM = 128  # terms from which transposing a tile does not show
 FEW_PIXELS = 256  # of a strided 1x1's output, where lanes along them idle
 BLOCK_BYTES = 320 << 10  # of the padded copy
+LARGE_BLOCK_BYTES = 768 << 10  # where L2 cannot keep the filters, which are read once a block
 LOW_BLOCK = 16  # output rows of one that fits L1 nearly: where the lanes are pixels
 LOW_BLOCK_BYTES = 128 << 10
 SPLIT_COST = 8  # loads that span two cache lines cost one in so many multiply-adds
@@ -130,20 +131,21 @@ def plan(
         if form == 0 or cost < best:
             best, flat = cost, form
     # Blocks of whole output rows, of parts of one where that is too much.
+    room = LARGE_BLOCK_BYTES if k * taps * itemsize > LARGE_BLOCK_BYTES else BLOCK_BYTES
     for form in range(flat, -1, -1):
         variants, phases, more_h, more_w = lines(
             s, r, stride_h, stride_w, dilation_h, dilation_w, form
         )
         line = channels * variants * phases * itemsize  # bytes a row and column
         row = line * (out_w + more_w)
-        rows = BLOCK_BYTES // row - more_h
+        rows = room // row - more_h
         if method == CHANNELS:
             rows = min(rows, max(LOW_BLOCK_BYTES // row - more_h, LOW_BLOCK))
         if rows >= 1:
             blocks = ceil_div(out_h, min(rows, out_h))
             return method, form, ceil_div(out_h, blocks), out_w
     step = 3 * unit if method == CHANNELS else unit
-    columns = (BLOCK_BYTES // (line * (1 + more_h)) - more_w) // step * step
+    columns = (room // (line * (1 + more_h)) - more_w) // step * step
     columns = min(max(columns, 3 * lanes), out_w)
     if line * (1 + more_h) * (columns + more_w) > MOST_BYTES:
         return PLAIN, 0, 0, 0

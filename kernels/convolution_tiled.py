@@ -37,8 +37,6 @@ from loopnest.kernels.tiles import (
 
 __all__ = ["conv2d_channels", "conv2d_pixels", "pack_conv2d", "packed_size", "prepare"]
 
-_VECTOR = VECTOR_BYTES
-
 
 @fragment
 def copy_rows(zero, source, by, stride, target, line, rows, count):
@@ -88,7 +86,7 @@ def clear(zero, target, count):
     """target[i] = 0 for i < count; an address."""
     for i in range(0, count, VECTOR_BYTES // size_of(zero)):
         copy_padded(zero, target, target, 0, count - i)
-        target += _VECTOR
+        target += VECTOR_BYTES
 
 
 @fragment
@@ -158,8 +156,8 @@ def pack_block(zero, source, step, channels, terms, target):
         height = min(max(channels - v * lanes, 0), lanes)
         for t in range(0, terms, lanes):
             rows = source + v * lanes * step + t * size
-            to = target + (t * 2 + v) * _VECTOR
-            copy_transposed(zero, rows, step, to, 2 * _VECTOR, height, terms - t, lanes)
+            to = target + (t * 2 + v) * VECTOR_BYTES
+            copy_transposed(zero, rows, step, to, 2 * VECTOR_BYTES, height, terms - t, lanes)
 
 
 @fragment
@@ -170,7 +168,7 @@ def pack_group(zero, weight, first, k, terms, target):
     for part in range(0, k, 2 * lanes):
         source = address_of(weight) + (first + part) * step
         pack_block(zero, source, step, min(2 * lanes, k - part), terms, target)
-        target += 2 * terms * _VECTOR
+        target += 2 * terms * VECTOR_BYTES
 
 
 @fragment
@@ -185,28 +183,38 @@ def pixel_row_runs(
     """
     size = size_of(zero)
     wide = channels > VECTOR_BYTES // size_of(zero)
-    row = (2 if wide else 1) * _VECTOR
+    row = (2 if wide else 1) * VECTOR_BYTES
     in_run = ceil_div(run, PIXEL_ROWS)
     tiles_ = runs * in_run
     part = ceil_div(terms, ceil_div(terms, TERMS_IN_L1))
     for strip in range(0, tiles_, STRIP_TILES):
         for t in range(0, terms, part):
             count = min(part, terms - t)
-            table, filters = taps + 8 * t, weight + 2 * t * _VECTOR
+            table, filters = taps + 8 * t, weight + 2 * t * VECTOR_BYTES
+            # The weights of the next slice, each tile its share.
+            later = filters + 2 * count * VECTOR_BYTES
+            step = 2 * VECTOR_BYTES // min(STRIP_TILES, tiles_ - strip)
             for tile in range(strip, min(strip + STRIP_TILES, tiles_)):
                 i, j = tile // in_run, tile % in_run * PIXEL_ROWS
                 at, left = x + (i * line + j) * size, run - j
-                own = sums + (tile - strip) * PIXEL_ROWS * 2 * _VECTOR
+                own = sums + (tile - strip) * PIXEL_ROWS * 2 * VECTOR_BYTES
                 to, last = y + (i * y_line + j) * size, t + count == terms
                 if last:
                     for channel in range(channels):
                         prefetch(to + channel * y_step, 1)
                 if not wide:
-                    tiles.many_pixels_narrow(zero, at, size, table, count, filters, own, t == 0)
+                    tiles.many_pixels_narrow(
+                        zero, at, size, table, count, filters, later, step, own, t == 0
+                    )
                 elif left > FEW_PIXEL_ROWS:
-                    tiles.many_pixels_wide(zero, at, size, table, count, filters, own, t == 0)
+                    tiles.many_pixels_wide(
+                        zero, at, size, table, count, filters, later, step, own, t == 0
+                    )
                 else:
-                    tiles.few_pixels_wide(zero, at, size, table, count, filters, own, t == 0)
+                    tiles.few_pixels_wide(
+                        zero, at, size, table, count, filters, later, step, own, t == 0
+                    )
+                later += count * step
                 if last:
                     tiles.finish_pixel_rows(
                         zero, own, row, bias, to, y_step, channels, left, more, finish
@@ -416,4 +424,4 @@ def pack_conv2d(weight, groups, packed):
     target, zero = address_of(packed), weight.dtype.type(0)
     for group in range(groups):
         pack_group(zero, weight, group * k, k, terms, target)
-        target += ceil_div(k, 2 * lanes) * 2 * terms * _VECTOR
+        target += ceil_div(k, 2 * lanes) * 2 * terms * VECTOR_BYTES

@@ -17,7 +17,6 @@ from loopnest.kernels.tiles import TAP_ROWS
 
 __all__ = ["backward_weight", "prepare_weight"]
 
-_VECTOR = VECTOR_BYTES
 
 FEWEST_TERMS = 512  # taps of a task from which packing dy for it does not show
 SHORT_ROW = 32  # below it, rows follow each other in one run
@@ -76,7 +75,7 @@ def backward_weight(
     row = (all_channels // groups * r * s) * size  # of dweight
     plane = out_h * out_w * size
     deep, chunks = ceil_div(k, 2 * lanes), ceil_div(inputs, block_c)
-    tile_bytes = TAP_ROWS * 2 * _VECTOR
+    tile_bytes = TAP_ROWS * 2 * VECTOR_BYTES
     clear(zero, copy, copy_size)
     for task in range(first, last):
         rest, chunk = divmod(task, chunks)

@@ -483,12 +483,26 @@ def prefetch(typingctx, address, write):
     for_write = _integer(write)
 
     def codegen(context, builder, signature, args):
-        pointer = builder.inttoptr(args[0], ir.PointerType())
-        hints = [ir.Constant(_I32, hint) for hint in (for_write, 3, 1)]  # keep, data
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
-        return context.get_dummy_value()
+        return _prefetch(context, builder, args[0], for_write, 3)
 
     return types.none(types.int64, write), codegen
+
+
+@intrinsic
+def prefetch_to_l2(typingctx, address):
+    """Ask for the cache line at an address, to read it later: L1 is spared."""
+
+    def codegen(context, builder, signature, args):
+        return _prefetch(context, builder, args[0], 0, 2)
+
+    return types.none(types.int64), codegen
+
+
+def _prefetch(context, builder, address, for_write, locality):
+    pointer = builder.inttoptr(address, ir.PointerType())
+    hints = [ir.Constant(_I32, hint) for hint in (for_write, locality, 1)]  # data
+    _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *hints])
+    return context.get_dummy_value()
 
 
 def _load_some(builder, address, vector, llvm, mask):

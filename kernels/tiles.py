@@ -38,6 +38,7 @@ from loopnest.kernels.simd_tiles import (
     multiply_add_gathered,
     multiply_add_stacked,
     prefetch,
+    prefetch_to_l2,
     rectified,
     size_of,
     store_columns,
@@ -48,7 +49,6 @@ from loopnest.kernels.simd_tiles import (
 )
 
 _TAP = 8
-_VECTOR = VECTOR_BYTES
 _PACKED = 2 * VECTOR_BYTES
 _AHEAD = 16 * 2 * VECTOR_BYTES  # weights come from beyond L1: asked for 16 terms early
 _LINE = 64
@@ -77,10 +77,13 @@ TAP_ROWS = 8 if REGISTERS == 32 else 5
 
 
 def _pixel_rows(mr, nv):
-    """Tile maker; the tile begins in ``sums``, or at zero if it ``starts``, and is left there."""
+    """Tile maker; the tile begins in ``sums``, or at zero if it ``starts``, and is left there.
+
+    What lies at ``later`` is asked for into L2, ``later_step`` bytes a term.
+    """
 
     @inlined
-    def tile(zero, x, x_step, taps, count, weight, sums, starts):
+    def tile(zero, x, x_step, taps, count, weight, later, later_step, sums, starts):
         acc = zero_tile(zero, mr, nv)
         if not starts:
             acc = load_tile(zero, sums, mr, nv)
@@ -89,6 +92,8 @@ def _pixel_rows(mr, nv):
             prefetch(weight + _AHEAD, 0)
             if nv == 2:
                 prefetch(weight + _AHEAD + _LINE, 0)
+            prefetch_to_l2(later)
+            later += later_step
             taps += _TAP
             weight += _PACKED
         store_tile(acc, sums)
@@ -115,9 +120,9 @@ def finish_pixel_rows(
         acc = load_column(zero, sums, row, PIXEL_ROWS)
         if bias:
             acc = add_to_rows(acc, bias, PIXEL_ROWS, 1)
-            bias += _VECTOR
+            bias += VECTOR_BYTES
         finish_columns(acc, y, y_step, channels - first, pixels, more, add, rectify, PIXEL_ROWS, 1)
-        sums += _VECTOR
+        sums += VECTOR_BYTES
         y += lanes * y_step
 
 
