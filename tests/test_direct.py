@@ -250,6 +250,7 @@ def test_op_refuses_what_it_cannot_hold():
 def all_calls_large(monkeypatch):
     monkeypatch.setattr(threads, "SERIAL_BELOW", 0)
     monkeypatch.setattr(threads, "_helpers", None)
+    monkeypatch.setattr(direct, "_kernel_plans", {})
     ops = (dense, "_LINEAR"), (convolution, "_CONV2D"), (pooling, "_MAX"), (pooling, "_AVERAGE")
     for module, name in (*ops, (pooling, "_GLOBAL_MAX")):  # other tests have filled theirs
         kinds = getattr(module, name)._kinds
@@ -293,13 +294,52 @@ def test_large_calls_are_repeated_over_any_number_of_threads(chosen, all_calls_l
             assert all(c.tobytes() == expected.tobytes() for c in calls)
 
 
+def large_kernels():
+    """What is repeated by kernel: name, and a call that gives bytes."""
+    x, weight = image(np.float32, 2, 6, 20, 21), image(np.float32, 20, 6, 3, 3)
+    dy = image(np.float32, 2, 20, 20, 21)
+    logits, target = image(np.float32, 50, 12), RNG.integers(0, 12, 50)
+    classes, shares = abs(image(np.float32, 12)), abs(image(np.float32, 50, 12))
+    y, indices = ln.max_pool2d(x, 3, 2, 1, return_indices=True)
+
+    def bytes_of(*arrays):
+        return b"".join(np.asarray(a).tobytes() for a in arrays)
+
+    losses = functools.partial(ln.cross_entropy_with_grad, logits)
+    yield "backward", lambda: bytes_of(*ln.conv2d_backward(dy, x, weight, padding=1))
+    yield "winograd", lambda: bytes_of(ln.conv2d(x, weight, padding=1, algorithm="winograd"))
+    yield "indices", lambda: bytes_of(*ln.max_pool2d(x, 3, 2, 1, return_indices=True))
+    yield "max", lambda: bytes_of(ln.max_pool2d_backward(y, x, indices))
+    for smoothing in (0.0, 0.25):
+        given = {"weight": classes, "label_smoothing": smoothing}
+        yield f"classes {smoothing}", lambda g=given: bytes_of(*losses(target, **g))
+    yield "shares", lambda: bytes_of(*losses(shares, label_smoothing=0.1))
+
+
+def test_large_kernel_calls_are_repeated_over_any_number_of_threads(
+    chosen, all_calls_large, monkeypatch
+):
+    for name, call in large_kernels():
+        ln.set_num_threads(1)
+        expected = call()
+        for n in (2, 1, 3, 8):
+            ln.set_num_threads(n)
+            assert all(call() == expected for _ in range(4)), name
+            if n > 1 and hasattr(threads._helpers.jobs.semaphore, "addresses"):
+                with monkeypatch.context() as patch:
+                    patch.delattr(direct, "_split")  # Python's way
+                    assert all(call() == expected for _ in range(4)), name
+
+
 def test_large_calls_of_many_callers_while_the_number_of_threads_changes(chosen, all_calls_large):
-    kinds = [(call, call().tobytes()) for _, _, call in large_calls()]
+    kinds = [(lambda c=call: c().tobytes()) for _, _, call in large_calls()]
+    kinds += [call for _, call in large_kernels()]
+    kinds = [(call, call()) for call in kinds]
     wrong, ended = [], threading.Event()
 
     def caller():
-        for _ in range(60):
-            wrong.extend(i for i, (call, e) in enumerate(kinds) if call().tobytes() != e)
+        for _ in range(20):
+            wrong.extend(i for i, (call, e) in enumerate(kinds) if call() != e)
 
     def changer():
         while not ended.wait(0.001):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loopnest import activation as activations
-from loopnest import backend, checks, direct, packing, scratch, threads, winograd
+from loopnest import backend, checks, direct, packing, threads, winograd
 from loopnest.output_size import Geometry, resolve
 
 # Methods of kernels/convolution_plan.py.
@@ -358,7 +358,7 @@ def conv2d_backward(
         _backward_input(dy, weight, options, groups, dx)
     _backward_weight(x, dy, options, groups, dweight)
     by_bias = backend.kernels.convolution.conv2d_backward_bias
-    threads.split(lambda a, b: by_bias(dy, a, b, dbias), k, dy.size)
+    direct.split(dy.size, by_bias, dy, direct.Items(k), dbias)
     return dx if needs_dx else None, dweight, dbias
 
 
@@ -371,11 +371,8 @@ def _backward_input(
     multiply_adds = dy.size * math.prod(weight.shape[1:])
     if multiply_adds < SMALL_GRADIENT:
         plain = backend.kernels.convolution.conv2d_backward_input
-        threads.split(
-            lambda a, b: plain(dy, weight, *options, groups, a, b, dx),
-            n * channels * height,
-            multiply_adds,
-        )
+        rows = direct.Items(n * channels * height)
+        direct.split(multiply_adds, plain, dy, weight, *options, groups, rows, dx)
         return dx
     for row, row_taps, row_step, row_top in _phases(height, len(weight[0, 0]), options[::2]):
         for column, taps, step, phase_left in _phases(width, weight.shape[3], options[1::2]):
@@ -438,13 +435,11 @@ def _backward_weight(
     )  # fmt: skip
     if not tasks:
         plain = kernels.convolution.conv2d_backward_weight
-        threads.split(lambda a, b: plain(x, dy, *options, groups, a, b, dweight), k, multiply_adds)
+        filters = direct.Items(k)
+        direct.split(multiply_adds, plain, x, dy, *options, groups, filters, dweight)
         return dweight
     kernel = kernels.convolution_weight.backward_weight
-
-    def piece(first: int, last: int) -> None:
-        with scratch.take(work_size, x.dtype) as work, scratch.take(taps_size, np.int64) as taps:
-            kernel(x, dy, *options, groups, *blocks, first, last, work, taps, dweight)
-
-    threads.split(piece, tasks, multiply_adds / 16)
+    spaces = direct.Space(work_size, x.dtype), direct.Space(taps_size, np.int64)
+    operands = x, dy, *options, groups, *blocks, direct.Items(tasks), *spaces, dweight
+    direct.split(multiply_adds / 16, kernel, *operands)
     return dweight

@@ -84,11 +84,41 @@ def split(work: float, kernel: Any, *arguments: Any) -> Call | None:
 
     Returns what was called, None if that is not to be repeated.
     """
-    items = next(value.total for value in arguments if type(value) is Items)
     spaces = [value for value in arguments if type(value) is Space]
     bytes_ = sum(space.size * np.dtype(space.dtype).itemsize for space in spaces)
     if small(work, bytes_):
         return serial(work, kernel, *arguments)
+    if bytes_ > MOST_SPACE or not (hasattr(kernel, "arrange") or hasattr(kernel, "overloads")):
+        _split(work, kernel, arguments)
+        return None
+    call, given = Call(kernel, arguments, work), _given(arguments)
+    # What comes with other checks each time, as a network's steps and gradients, has its plan here.
+    arrays = sum(value is None or type(value) is np.ndarray for value in given)
+    plans = _kernel_plans.get((kernel, arrays))
+    if plans is None:
+        plans = _kernel_plans[kernel, arrays] = Op("r" * arrays)
+    if plans.call(*given) is None:
+        _split(work, kernel, arguments)
+        plans.keep(given, None, call)
+    return call
+
+
+def _given(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What tells calls of a kernel apart, as `Op.call` takes it: arrays first."""
+    arrays: list[Any] = []
+    options: list[Any] = [threads.SERIAL_BELOW, len(arguments)]
+    for value in arguments:
+        if type(value) is np.ndarray:
+            arrays.append(value if value.size else None)
+        elif type(value) is Space or type(value) is Items:
+            options.append(value[0])
+        else:
+            options.append(value)
+    return *arrays, *options
+
+
+def _split(work: float, kernel: Any, arguments: tuple[Any, ...]) -> None:
+    """Call a kernel on pieces, from Python."""
 
     def piece(first: int, last: int) -> None:
         with contextlib.ExitStack() as taken:
@@ -102,8 +132,8 @@ def split(work: float, kernel: Any, *arguments: Any) -> Call | None:
                     given.append(value)
             kernel(*given)
 
+    items = next(value.total for value in arguments if type(value) is Items)
     threads.split(piece, items, work)
-    return Call(kernel, arguments, work) if bytes_ <= MOST_SPACE else None
 
 
 def _filled(arguments: tuple[Any, ...], bound: type[int]) -> tuple[list[Any], list[np.ndarray]]:
@@ -177,6 +207,10 @@ class Op:
         made.keep(arguments, outputs, tuple(forms), total, work >= _RELEASE_FROM, kept)
 
 
+# Plans of large kernel calls, by kernel and number of arrays.
+_kernel_plans: dict[tuple[Any, int], Op] = {}
+
+
 def _address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
@@ -199,8 +233,6 @@ def _form(
     """
     flat = _flat_c if hasattr(call.kernel, "arrange") else _flat_numba
     code, reports, values = flat(call.kernel, given, kept)
-    bounds = [i for i, value in enumerate(values) if type(value) is _Bound]
-    first, last = bounds if len(bounds) == 2 else (-1, -1)
     words: list[int] = []
     slots: list[tuple[int, int, int]] = []
     doubles: list[int] = []
@@ -218,7 +250,9 @@ def _form(
             value = _address(value)
         words.append(value)
     kept.append(call.kernel)
-    items = values[last] if bounds else 0
+    bounds = [i for i, word in enumerate(words) if type(word) is _Bound]
+    first, last = bounds if len(bounds) == 2 else (-1, -1)
+    items = words[last] if len(bounds) == 2 else 0
     large = call.work >= threads.SERIAL_BELOW
     return code, reports, tuple(words), tuple(slots), tuple(doubles), first, last, items, large
 

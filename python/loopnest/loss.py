@@ -183,11 +183,8 @@ class _Problem:
         kernel = getattr(backend.kernels.loss, name)
         ignore = (self.ignore_index,) if self.by_index else ()
         given = (self.logits, self.target, self.weight, *ignore, self.smoothing, scale)
-        threads.split(
-            lambda a, b: kernel(*given, a, b, losses, dlogits),
-            self.rows,
-            self.logits.size * _WORK,
-        )
+        rows = direct.Items(self.rows)
+        direct.split(self.logits.size * _WORK, kernel, *given, rows, losses, dlogits)
 
     def reduced(self, losses: np.ndarray) -> Any:
         """The loss from those of the rows."""

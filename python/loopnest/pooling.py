@@ -321,19 +321,13 @@ def max_pool2d(
     if return_indices:
         indices = checks.output(op, None, shape, np.dtype(np.int64))
         work = 4 * y.size * min(g.windows[0] * g.windows[1], x.shape[2] * x.shape[3])
-        _with_indices(kernels.max_pool2d_indices, x, windows, items, work, indices, y)
+        rows = direct.Items(items)
+        direct.split(work, kernels.max_pool2d_indices, x, *windows, rows, indices, y)
         return y, indices
     work = shape[0] * shape[1] * g.work
     call = _split(kernels.max_pool2d, x, windows, g.space, items, work, y)
     _MAX.keep((*given, backend.kernels, threads.SERIAL_BELOW), y, call)
     return y
-
-
-def _with_indices(
-    kernel: Any, x: np.ndarray, windows: tuple, items: int, work: float, indices: Any, y: np.ndarray
-) -> None:
-    """A function of its own: variables that a lambda sees would cost each call of max_pool2d 60 ns."""
-    threads.split(lambda first, last: kernel(x, *windows, first, last, indices, y), items, work)
 
 
 def max_pool2d_backward(
@@ -389,11 +383,8 @@ def max_pool2d_backward(
         raise ValueError(f"{op}: indices holds {wrong}; accepted: -1 to {plane - 1}")
     dx = checks.output(op, out, x.shape, dtype, (*given, dy, indices))
     kernel = backend.kernels.pooling.max_pool2d_backward
-    threads.split(
-        lambda first, last: kernel(dy, indices, first, last, dx),
-        x.shape[0] * x.shape[1],
-        4 * dy.size + x.size,
-    )
+    planes = direct.Items(x.shape[0] * x.shape[1])
+    direct.split(4 * dy.size + x.size, kernel, dy, indices, planes, dx)
     return dx
 
 

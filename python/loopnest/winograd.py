@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import backend, packing, scratch, threads
+from loopnest import backend, direct, packing, scratch, threads
 
 
 def check(op: str, kernel: tuple[int, int], options: tuple[int, ...]) -> None:
@@ -57,13 +57,10 @@ def multiply(
 
         def run(u: np.ndarray, first_block: int = first_block, blocks: int = blocks) -> None:
             cut = *options[2:4], groups, strip, columns, first_block, blocks
-
-            def piece(first: int, last: int) -> None:
-                with scratch.take(work_size, x.dtype) as work:
-                    kernels.conv2d_winograd(x, u, bias, *cut, first, last, work, y)
-
+            space, items = direct.Space(work_size, x.dtype), tasks * max(blocks // deep, 1)
             share = multiply_adds * blocks / (16 * groups * deep)
-            threads.split(piece, tasks * max(blocks // deep, 1), share)
+            operands = x, u, bias, *cut, direct.Items(items), space, y
+            direct.split(share, kernels.conv2d_winograd, *operands)
 
         if handle is not None:
             run(_kept(handle, groups * deep, size)[first_block * size :])

@@ -6,12 +6,11 @@ import functools
 from typing import Any
 
 from loopnest._c import ffi, lib
-from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.call import kernel
 from loopnest.ckernels.convolution import shape_of
 
 __all__ = ["backward_weight", "prepare_weight"]
 
-_tiled = by_dtype("conv2d_backward_weight_tiled")
 _PLAN = {4: lib.ln_conv2d_weight_plan_f32, 8: lib.ln_conv2d_weight_plan_f64}
 
 
@@ -30,16 +29,9 @@ def prepare_weight(
     return plan.flat, plan.block_h, plan.block_c, plan.tasks, plan.work, plan.taps
 
 
+@kernel("conv2d_backward_weight_tiled")
 def backward_weight(x, dy, *options):
     *options, flat, block_h, block_c, first, last, work, taps, dweight = options
-    _tiled[x.dtype](
-        pointer(x),
-        pointer(dy),
-        shape_of(x.shape, dweight.shape, dy.shape, *options),
-        _plan_of(flat, block_h, block_c),
-        first,
-        last,
-        pointer(work),
-        pointer(taps),
-        pointer(dweight),
-    )
+    shape = shape_of(x.shape, dweight.shape, dy.shape, *options)
+    plan = _plan_of(flat, block_h, block_c)
+    return x, dy, shape, plan, first, last, work, taps, dweight

@@ -6,14 +6,13 @@ import functools
 from typing import Any
 
 from loopnest._c import ffi, lib
-from loopnest.ckernels.call import by_dtype, pointer
+from loopnest.ckernels.call import by_dtype, kernel, or_null, pointer
 from loopnest.ckernels.convolution import shape_of
 
 __all__ = ["FILTERS", "conv2d_winograd", "prepare_winograd", "transform_filters"]
 
 FILTERS = 16
 
-_conv2d = by_dtype("winograd")
 _filters = by_dtype("winograd_filters")
 _PLAN = {4: lib.ln_winograd_plan_f32, 8: lib.ln_winograd_plan_f64}
 _UNIT = 1, 1, 0, 0, 1, 1  # stride, padding, dilation
@@ -38,20 +37,11 @@ def _plan_of(strip: int, columns: int, filters: int) -> Any:
     return ffi.new("ln_winograd_plan *", (strip, columns, 0, 0, filters, 0))
 
 
+@kernel("winograd")
 def conv2d_winograd(
     x, u, bias, top, left, groups, strip, columns, first_block, blocks, first, last, work, y
 ):
     weight = y.shape[1], x.shape[1] // groups, 3, 3
-    _conv2d[x.dtype](
-        pointer(x),
-        pointer(u),
-        pointer(bias) if bias.size else ffi.NULL,
-        shape_of(x.shape, weight, y.shape, 1, 1, top, left, 1, 1, groups),
-        _plan_of(strip, columns, 16 * weight[1] * FILTERS),
-        first_block,
-        blocks,
-        first,
-        last,
-        pointer(work),
-        pointer(y),
-    )
+    shape = shape_of(x.shape, weight, y.shape, 1, 1, top, left, 1, 1, groups)
+    plan = _plan_of(strip, columns, 16 * weight[1] * FILTERS)
+    return x, u, or_null(bias), shape, plan, first_block, blocks, first, last, work, y
