@@ -31,7 +31,7 @@ PIECE void F(stack_block)(const real *x, const ln_conv2d_shape *d, int64_t oh, i
     { \
         F(stack_block)(x, d, oh, end, filter, bias, y, nv, size); \
     }
-STACK(3, 2) /* a few loads: narrow tiles leave fewer lanes idle */
+STACK(3, 2) /* two vectors: wider tiles leave more lanes idle */
 STACK(5, 2)
 STACK(7, 2)
 #undef STACK

@@ -25,7 +25,7 @@ def conv2d_stacked(x, weight, bias, top, left, groups, block_h, first, last, wor
     out_h, out_w = y.shape[2], y.shape[3]
     k = all_k // groups
     zero, size = x.dtype.type(0), x.itemsize
-    columns = (2 if r == 3 else 3) * VECTOR_BYTES // x.itemsize
+    columns = 2 * VECTOR_BYTES // x.itemsize
     line_rows, line = block_h + r - 1, out_w + s - 1
     copy, y_step = address_of(work), out_w * size
     filter_step = r * s * size

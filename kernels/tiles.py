@@ -70,7 +70,7 @@ SAMPLE_ROWS, NARROW_SAMPLE_ROWS, FEW_SAMPLE_ROWS = 6, 12, 4
 WIDE_SAMPLES = 4 if REGISTERS == 32 else 2
 SAMPLE_VECTORS = 4  # of a panel
 SAMPLES_AHEAD = 8  # terms, asked for early where each lies in a line of its own
-# Rows of a tile of output rows of one image, two or three vectors wide.
+# Rows of a tile of output rows of one image, two vectors wide.
 STACKED_ROWS = 8 if REGISTERS == 32 else 4
 # Rows of a tile whose rows lie anywhere: their addresses fit the integer registers.
 TAP_ROWS = 8 if REGISTERS == 32 else 5
@@ -345,6 +345,6 @@ def _stacked_rows(size, nv):
     return tile
 
 
-stacked_3 = _stacked_rows(3, 2)  # a few loads: narrow tiles leave fewer lanes idle
-stacked_5 = _stacked_rows(5, 3)
-stacked_7 = _stacked_rows(7, 3)
+stacked_3 = _stacked_rows(3, 2)  # two vectors: wider tiles leave more lanes idle
+stacked_5 = _stacked_rows(5, 2)
+stacked_7 = _stacked_rows(7, 2)
