@@ -378,7 +378,7 @@ def max_pool2d_backward(
     checks.same_shape(op, "dy", dy, (*x.shape[:2], *dy.shape[2:]))
     checks.same_shape(op, "indices", indices, dy.shape)
     plane = x.shape[2] * x.shape[3]
-    if backend.kernels.pooling.indices_outside(indices, plane):
+    if _outside(indices.reshape(-1), plane):
         wrong = indices.min() if indices.min() < -1 else indices.max()
         raise ValueError(f"{op}: indices holds {wrong}; accepted: -1 to {plane - 1}")
     dx = checks.output(op, out, x.shape, dtype, (*given, dy, indices))
@@ -386,6 +386,18 @@ def max_pool2d_backward(
     planes = direct.Items(x.shape[0] * x.shape[1])
     direct.split(4 * dy.size + x.size, kernel, dy, indices, planes, dx)
     return dx
+
+
+def _outside(indices: np.ndarray, plane: int) -> bool:
+    """Whether one of them is not from -1 to plane - 1."""
+    outside: list[bool] = []
+    kernel = backend.kernels.pooling.indices_outside
+    threads.split(
+        lambda first, last: outside.append(kernel(indices[first:last], plane)),
+        indices.size,
+        indices.size,
+    )
+    return any(outside)
 
 
 def _planes(op: str, x: Any, out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
