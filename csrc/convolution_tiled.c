@@ -60,31 +60,36 @@ static void F(channel_row_runs)(const real *weight, const int64_t *taps, int64_t
                                 const real *bias, const real *more, int rectify, real *y,
                                 int64_t y_step, int64_t y_line, int64_t channels)
 {
-    for (int64_t k = 0; k < channels; k += CHANNEL_ROWS)
-        for (int64_t i = 0; i < runs; i++)
-            for (int64_t j = 0, step; j < run; j += step) {
-                int64_t some = least(channels - k, CHANNEL_ROWS), left = run - j;
-                int64_t at = k * y_step + i * y_line + j;
-                const real *w = weight + k * terms, *b = bias ? bias + k : NULL;
-                const real *from = x + i * line + j, *add = more ? more + at : NULL;
+    for (int64_t k = 0; k < channels; k += CHANNEL_ROWS) {
+        int64_t some = least(channels - k, CHANNEL_ROWS), pitch = LANES, each = LANES;
+        int64_t parts = runs, part = run; /* Runs of a vector or less that follow each other in y: */
+        if (some > FEW_CHANNEL_ROWS && run <= LANES && run == y_line) /* a tile takes three. */
+            pitch = line, each = run, parts = 1, part = runs * run;
+        const real *w = weight + k * terms, *b = bias ? bias + k : NULL;
+        for (int64_t i = 0; i < parts; i++)
+            for (int64_t j = 0, vectors; j < part; j += vectors * each) {
+                int64_t left = part - j, at = k * y_step + i * y_line + j;
+                const real *from = x + i * line + j / each * pitch, *add = more ? more + at : NULL;
+                real *to = y + at;
                 if (some == 1) {
                     F(one_channel)
-                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
-                    step = 8 * LANES;
+                    (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left, pitch, each);
+                    vectors = 8;
                 } else if (some <= FEW_CHANNEL_ROWS) {
                     F(few_channels)
-                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
-                    step = 4 * LANES;
-                } else if (left > 2 * LANES) {
+                    (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left, pitch, each);
+                    vectors = 4;
+                } else if (left > 2 * each) {
                     F(many_channels)
-                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
-                    step = 3 * LANES;
+                    (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left, pitch, each);
+                    vectors = 3;
                 } else {
                     F(many_channels_narrow)
-                    (w, terms, from, taps, terms, b, add, rectify, y + at, y_step, some, left);
-                    step = LANES;
+                    (w, terms, from, taps, terms, b, add, rectify, to, y_step, some, left, pitch, each);
+                    vectors = 1;
                 }
             }
+    }
 }
 
 /* Filters [first, first + k) in panels, one after the other. */

@@ -43,16 +43,22 @@
  * is longer by as many. */
 #define TAPS_AHEAD 8
 
-/* acc[i][j] += A[i] B[j], A numbers a_step apart */
-PIECE void F(multiply_add)(F(vec) acc[], const real *a, int64_t a_step, const real *b, int mr, int nv)
+/* acc[i][j] += A[i] B[j], A numbers a_step apart, B vectors b_pitch apart */
+PIECE void F(multiply_add_apart)(F(vec) acc[], const real *a, int64_t a_step, const real *b,
+                                 int64_t b_pitch, int mr, int nv)
 {
     F(vec) bs[8];
-    UNROLL for (int j = 0; j < nv; j++) bs[j] = F(load)(b + j * LANES);
+    UNROLL for (int j = 0; j < nv; j++) bs[j] = F(load)(b + j * b_pitch);
     UNROLL for (int i = 0; i < mr; i++)
     {
         F(vec) x = F(splat)(a[i * a_step]);
         UNROLL for (int j = 0; j < nv; j++) acc[i * nv + j] = F(fma)(x, bs[j], acc[i * nv + j]);
     }
+}
+
+PIECE void F(multiply_add)(F(vec) acc[], const real *a, int64_t a_step, const real *b, int mr, int nv)
+{
+    F(multiply_add_apart)(acc, a, a_step, b, LANES, mr, nv);
 }
 
 /* The same with number i of A at a[offsets[i]]. */
@@ -139,33 +145,43 @@ PIECE void F(rectify)(F(vec) acc[], int mr, int nv)
         acc[i] = (F(vec))((F(lanes))acc[i] & ~(acc[i] <= (F(vec)){0}));
 }
 
+/* The lanes that vectors of a row fill: `each` of them, `width` in all. */
+PIECE void F(lanes_of)(F(mask) some[], int64_t each, int64_t width, int nv)
+{
+    UNROLL for (int j = 0; j < nv; j++)
+    {
+        int64_t left = width - j * each;
+        some[j] = F(first_lanes)(left < each ? left : each);
+    }
+}
+
 /* Add the numbers at `more` to the part of the tile that store_rows would write there. */
 PIECE void F(add_rows)(F(vec) acc[], const real *more, int64_t step, int64_t height, int64_t width,
-                       int mr, int nv)
+                       int64_t each, int mr, int nv)
 {
     F(mask) some[8];
-    UNROLL for (int j = 0; j < nv; j++) some[j] = F(first_lanes)(width - j * LANES);
+    F(lanes_of)(some, each, width, nv);
     UNROLL for (int i = 0; i < mr; i++)
     {
         if (i < height) {
             UNROLL for (int j = 0; j < nv; j++)
-                acc[i * nv + j] += F(load_some)(more + j * LANES, some[j]);
+                acc[i * nv + j] += F(load_some)(more + j * each, some[j]);
         }
         more += step;
     }
 }
 
-/* The first `width` numbers of the first `height` rows, y_step apart. */
+/* The first `width` numbers of the first `height` rows, y_step apart; `each` of a vector count. */
 PIECE void F(store_rows)(F(vec) acc[], real *y, int64_t y_step, int64_t height, int64_t width,
-                         int mr, int nv)
+                         int64_t each, int mr, int nv)
 {
     F(mask) some[8];
-    UNROLL for (int j = 0; j < nv; j++) some[j] = F(first_lanes)(width - j * LANES);
+    F(lanes_of)(some, each, width, nv);
     UNROLL for (int i = 0; i < mr; i++)
     {
         if (i < height) {
             UNROLL for (int j = 0; j < nv; j++)
-                F(store_some)(y + j * LANES, acc[i * nv + j], some[j]);
+                F(store_some)(y + j * each, acc[i * nv + j], some[j]);
         }
         y += y_step;
     }
@@ -239,15 +255,16 @@ static void F(finish_pixel_rows)(const real *sums, int64_t row, const real *bias
 
 /* Add to a tile whose rows are channels what is asked for, and write it. */
 PIECE void F(finish_rows)(F(vec) acc[], const real *bias, const real *more, int rectify, real *y,
-                          int64_t y_step, int64_t height, int64_t width, int mr, int nv)
+                          int64_t y_step, int64_t height, int64_t width, int64_t each, int mr,
+                          int nv)
 {
     if (bias)
         F(add_to_columns)(acc, bias, mr, nv);
     if (more)
-        F(add_rows)(acc, more, y_step, height, width, mr, nv);
+        F(add_rows)(acc, more, y_step, height, width, each, mr, nv);
     if (rectify)
         F(rectify)(acc, mr, nv);
-    F(store_rows)(acc, y, y_step, height, width, mr, nv);
+    F(store_rows)(acc, y, y_step, height, width, each, mr, nv);
 }
 
 /* Ask for what a tile of `nv` vectors will write. */
@@ -258,17 +275,18 @@ PIECE void F(ask_rows)(real *y, int64_t y_step, int64_t height, int nv)
             __builtin_prefetch((const void *)((uintptr_t)(y + i * y_step) + line), 1, 3);
 }
 
-/* A are rows of numbers, a_step apart, B runs of the image. y is (height, width); bias holds a
- * number for each row. */
+/* A are rows of numbers, a_step apart, B runs of the image: its vectors are `pitch` apart,
+ * `each` numbers of one count. y is (height, width); bias holds a number for each row. */
 PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const int64_t *taps,
                            int64_t count, const real *bias, const real *more, int rectify, real *y,
-                           int64_t y_step, int64_t height, int64_t width, int mr, int nv)
+                           int64_t y_step, int64_t height, int64_t width, int64_t pitch,
+                           int64_t each, int mr, int nv)
 {
     F(vec) acc[MOST_VECTORS] = {{0}};
     uintptr_t rows = (uintptr_t)(a + mr * a_step); /* those of the next tile */
     F(ask_rows)(y, y_step, height, nv);
     for (int64_t t = 0; t < count; t++) {
-        F(multiply_add)(acc, a, a_step, b + taps[t], mr, nv);
+        F(multiply_add_apart)(acc, a, a_step, b + taps[t], pitch, mr, nv);
         __builtin_prefetch((const void *)(rows + t * mr * sizeof(real)), 0, 3);
         uintptr_t later = (uintptr_t)b + (uintptr_t)taps[t + TAPS_AHEAD] * sizeof(real);
         UNROLL for (int line = 0; line < nv * LN_VECTOR_BYTES; line += 64)
@@ -276,7 +294,7 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
         a++;
         UNKNOWN(a); /* else each row gets a pointer of its own, and additions stand in the way */
     }
-    F(finish_rows)(acc, bias, more, rectify, y, y_step, height, width, mr, nv);
+    F(finish_rows)(acc, bias, more, rectify, y, y_step, height, width, each, mr, nv);
 }
 
 /* For 1x1 filters: A are rows of weights, a_step apart, B planes, b_step apart; some of the terms at
@@ -305,7 +323,7 @@ PIECE void F(plane_rows)(const real *a, int64_t a_step, const real *b, int64_t b
         UNROLL for (int i = 0; i < mr * nv; i++) F(store)(sums + i * LANES, acc[i]);
         return;
     }
-    F(finish_rows)(acc, bias, more, rectify, y, y_step, height, width, mr, nv);
+    F(finish_rows)(acc, bias, more, rectify, y, y_step, height, width, LANES, mr, nv);
 }
 
 /* For dense layers, some of the terms at a time: numbers of A are a_step apart, terms of it a_term, B's
@@ -344,7 +362,7 @@ PIECE void F(sample_rows)(const real *a, int64_t a_step, int64_t a_term, const r
     }
     if (bias)
         F(add_to_rows)(acc, bias, mr, nv);
-    F(store_rows)(acc, y, y_step, height, width, mr, nv);
+    F(store_rows)(acc, y, y_step, height, width, LANES, mr, nv);
 }
 
 /* For the weight's gradient: the rows are taps, the terms `runs` runs of `run` pixels; runs of
@@ -390,7 +408,7 @@ PIECE void F(stacked_rows)(const real *x, int64_t line, int edge, struct seen se
         UNROLL for (int i = 0; i < STACKED_ROWS * nv; i++) acc[i] += more;
     }
     if (edge) {
-        F(store_rows)(acc, y, y_step, height, width, STACKED_ROWS, nv);
+        F(store_rows)(acc, y, y_step, height, width, LANES, STACKED_ROWS, nv);
         return;
     }
     UNROLL for (int i = 0; i < STACKED_ROWS; i++)
@@ -414,10 +432,10 @@ PIXEL_TILE(few_pixels_wide, FEW_PIXEL_ROWS, 2)
 #define CHANNEL_TILE(name, mr, nv) \
     static void F(name)(const real *a, int64_t a_step, const real *b, const int64_t *taps, \
                         int64_t count, const real *bias, const real *more, int rectify, real *y, \
-                        int64_t y_step, int64_t height, int64_t width) \
+                        int64_t y_step, int64_t height, int64_t width, int64_t pitch, int64_t each) \
     { \
         F(channel_rows)(a, a_step, b, taps, count, bias, more, rectify, y, y_step, height, width, \
-                        mr, nv); \
+                        pitch, each, mr, nv); \
     }
 CHANNEL_TILE(many_channels, CHANNEL_ROWS, 3)
 CHANNEL_TILE(many_channels_narrow, CHANNEL_ROWS, 1)

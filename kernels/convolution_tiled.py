@@ -223,38 +223,42 @@ def pixel_row_runs(
 
 @fragment
 def channel_row_run(
-    zero, weight, taps, terms, x, bias, y, y_step, channels, pixels, more, finish
+    zero, weight, taps, terms, x, bias, y, y_step, channels, pixels, more, finish, pitch, each
 ):  # fmt: skip
     """One run of pixels by up to CHANNEL_ROWS channels; all are addresses and counts.
 
-    weight and bias are readable for as many rows as the tile that serves has, x for 8 vectors more
-    than the run.
+    Vectors of x are ``pitch`` bytes apart, ``each`` pixels of one count. weight and bias are
+    readable for as many rows as the tile that serves has, x for 8 vectors more than the run.
     """
-    size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
+    size = size_of(zero)
     step = terms * size
     done = 0
     while done < pixels:
-        b, to, left = x + done * size, y + done * size, pixels - done
+        b, to, left = x + done // each * pitch, y + done * size, pixels - done
         if channels == 1:
             tiles.one_channel(
-                zero, weight, step, b, taps, terms, bias, to, y_step, 1, left, more, finish
-            )
-            done += 8 * lanes
+                zero, weight, step, b, taps, terms, bias, to, y_step, 1, left, more, finish,
+                pitch, each,
+            )  # fmt: skip
+            done += 8 * each
         elif channels <= FEW_CHANNEL_ROWS:
             tiles.few_channels(
-                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
-            )
-            done += 4 * lanes
-        elif left > 2 * lanes:
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish,
+                pitch, each,
+            )  # fmt: skip
+            done += 4 * each
+        elif left > 2 * each:
             tiles.many_channels(
-                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
-            )
-            done += 3 * lanes
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish,
+                pitch, each,
+            )  # fmt: skip
+            done += 3 * each
         else:
             tiles.many_channels_narrow(
-                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish
-            )
-            done += lanes
+                zero, weight, step, b, taps, terms, bias, to, y_step, channels, left, more, finish,
+                pitch, each,
+            )  # fmt: skip
+            done += each
 
 
 @fragment
@@ -403,10 +407,14 @@ def _tiled(pixel_rows):
                     )  # fmt: skip
                     source, table, start, run = copy, 0, whole, columns - whole
             else:
+                pitch, each = VECTOR_BYTES, lanes
+                if count > FEW_CHANNEL_ROWS and run <= lanes and run == out_w:
+                    # Runs of a vector or less that follow each other in y: a tile takes three.
+                    pitch, each, runs, run = line * size, run, 1, runs * run
                 for i in range(runs):
                     channel_row_run(
-                        zero, filter_, address_of(taps), terms, copy + i * line * size,
-                        offset, target + i * out_w * size, y_step, count, run, addend, finish,
+                        zero, filter_, address_of(taps), terms, copy + i * line * size, offset,
+                        target + i * out_w * size, y_step, count, run, addend, finish, pitch, each,
                     )  # fmt: skip
 
     return conv2d

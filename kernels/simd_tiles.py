@@ -111,17 +111,21 @@ def _fuse(builder, tile, at, a, b, vector):
 
 
 @intrinsic(prefer_literal=True)
-def multiply_add(typingctx, tile, a, a_step, b, rows, vectors):
+def multiply_add(typingctx, tile, a, a_step, b, pitch, rows, vectors):
     """Rank-1 update: ``tile[i][j] += A[i] B[j]``, each fused.
 
-    A are ``rows`` numbers, ``a_step`` bytes apart from address a; B ``vectors`` vectors from b.
+    A are ``rows`` numbers, ``a_step`` bytes apart from address a; B ``vectors`` vectors from b,
+    ``pitch`` bytes apart.
     """
     vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
 
     def codegen(context, builder, signature, args):
-        acc, a, a_step, b, _, _ = args
+        acc, a, a_step, b, pitch, _, _ = args
         llvm = context.get_value_type(vector)
-        bs = [_load(builder, b, j * VECTOR_BYTES, vector, llvm) for j in range(nv)]
+        bs = [
+            _load(builder, builder.add(b, step), 0, vector, llvm)
+            for step in _steps(builder, pitch, nv)
+        ]
         for i, step in enumerate(_steps(builder, a_step, mr)):
             number = builder.load(_at(builder, builder.add(a, step), 0, llvm.element))
             x = _splat(builder, number, llvm)
@@ -129,7 +133,7 @@ def multiply_add(typingctx, tile, a, a_step, b, rows, vectors):
                 acc = _fuse(builder, acc, i * nv + j, x, bs[j], vector)
         return acc
 
-    return tile(tile, a, a_step, b, rows, vectors), codegen
+    return tile(tile, a, a_step, b, pitch, rows, vectors), codegen
 
 
 @intrinsic(prefer_literal=True)
@@ -323,50 +327,54 @@ def _store_some(builder, value, pointer, vector, mask):
     _call(builder, name, ir.VoidType(), [value, pointer, align, mask])
 
 
+def _vectors_of_row(builder, vector, width, vectors, each):
+    """(mask, where it begins in bytes) of the vectors of a row of ``width`` numbers, ``each`` a vector."""
+    for before in _steps(builder, each, vectors):
+        left = builder.sub(width, before)
+        left = builder.select(builder.icmp_signed("<", left, each), left, each)
+        start = builder.mul(before, ir.Constant(before.type, _size(vector)))
+        yield _first_lanes(builder, left, vector.lanes), start
+
+
 @intrinsic(prefer_literal=True)
-def store_rows(typingctx, tile, y, y_step, height, width, rows, vectors):
-    """Write the first ``width`` numbers of the first ``height`` rows, y_step bytes apart."""
+def store_rows(typingctx, tile, y, y_step, height, width, each, rows, vectors):
+    """The first ``width`` numbers of the first ``height`` rows, y_step bytes apart, ``each`` a vector."""
     vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
 
     def codegen(context, builder, signature, args):
-        acc, y, y_step, height, width, _, _ = args
+        acc, y, y_step, height, width, each, _, _ = args
         llvm = context.get_value_type(vector)
-        masks = []
-        for j in range(nv):
-            left = builder.sub(width, ir.Constant(width.type, j * vector.lanes))
-            masks.append(_first_lanes(builder, left, vector.lanes))
+        parts = list(_vectors_of_row(builder, vector, width, nv, each))
         for i, step in enumerate(_steps(builder, y_step, mr)):
-            for j in range(nv):
-                pointer = _at(builder, builder.add(y, step), j * VECTOR_BYTES, llvm)
-                mask = _first_of_row(builder, masks[j], height, i)
+            for j, (inside, start) in enumerate(parts):
+                pointer = _at(builder, builder.add(builder.add(y, step), start), 0, llvm)
+                mask = _first_of_row(builder, inside, height, i)
                 value = builder.extract_value(acc, i * nv + j)
                 _store_some(builder, value, pointer, vector, mask)
         return context.get_dummy_value()
 
-    return types.none(tile, y, y_step, height, width, rows, vectors), codegen
+    return types.none(tile, y, y_step, height, width, each, rows, vectors), codegen
 
 
 @intrinsic(prefer_literal=True)
-def add_rows(typingctx, tile, source, step, height, width, rows, vectors):
+def add_rows(typingctx, tile, source, step, height, width, each, rows, vectors):
     """Add the numbers at ``source`` to the part of the tile that `store_rows` would write there."""
     vector, mr, nv = tile.dtype, _integer(rows), _integer(vectors)
 
     def codegen(context, builder, signature, args):
-        acc, source, step, height, width, _, _ = args
+        acc, source, step, height, width, each, _, _ = args
         llvm = context.get_value_type(vector)
-        for j in range(nv):
-            left = builder.sub(width, ir.Constant(width.type, j * vector.lanes))
-            mask = _first_lanes(builder, left, vector.lanes)
+        parts = _vectors_of_row(builder, vector, width, nv, each)
+        for j, (mask, start) in enumerate(parts):
             for i, down in enumerate(_steps(builder, step, mr)):
-                offset = ir.Constant(source.type, j * VECTOR_BYTES)
-                place = builder.add(builder.add(source, down), offset)
+                place = builder.add(builder.add(source, down), start)
                 some = _first_of_row(builder, mask, height, i)
                 more = _load_some(builder, place, vector, llvm, some)
                 total = builder.fadd(builder.extract_value(acc, i * nv + j), more)
                 acc = builder.insert_value(acc, total, i * nv + j)
         return acc
 
-    return tile(tile, source, step, height, width, rows, vectors), codegen
+    return tile(tile, source, step, height, width, each, rows, vectors), codegen
 
 
 def _rectify(builder, value):

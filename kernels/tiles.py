@@ -88,7 +88,7 @@ def _pixel_rows(mr, nv):
         if not starts:
             acc = load_tile(zero, sums, mr, nv)
         for _ in range(count):
-            acc = multiply_add(acc, x + integer_at(taps), x_step, weight, mr, nv)
+            acc = multiply_add(acc, x + integer_at(taps), x_step, weight, VECTOR_BYTES, mr, nv)
             prefetch(weight + _AHEAD, 0)
             if nv == 2:
                 prefetch(weight + _AHEAD + _LINE, 0)
@@ -146,14 +146,14 @@ def _row_finisher(mr, nv):
     """What adds to a tile whose rows are channels what is asked for, and writes it."""
 
     @inlined
-    def finish_rows(acc, bias, y, y_step, height, width, more, finish):
+    def finish_rows(acc, bias, y, y_step, height, width, more, finish, each):
         if bias:
             acc = add_to_columns(acc, bias, mr, nv)
         if finish & ADD:
-            acc = add_rows(acc, y + more, y_step, height, width, mr, nv)
+            acc = add_rows(acc, y + more, y_step, height, width, each, mr, nv)
         if finish & RECTIFY:
             acc = rectified(acc)
-        store_rows(acc, y, y_step, height, width, mr, nv)
+        store_rows(acc, y, y_step, height, width, each, mr, nv)
 
     return finish_rows
 
@@ -161,26 +161,29 @@ def _row_finisher(mr, nv):
 def _channel_rows(mr, nv):
     """Tile maker; a, b, y and bias are the matrices of the product and what is added to its rows.
 
-    The tile is written down to ``height`` and across to ``width``; bias 0 means none.
+    The tile is written down to ``height`` and across to ``width``; bias 0 means none. Vectors of b
+    are ``pitch`` bytes apart, ``each`` numbers of one count.
     """
     ask, ask_to_write = _asker(nv, 0), _asker(nv, 1)
     finish_rows = _row_finisher(mr, nv)
 
     @inlined
-    def tile(zero, a, a_step, b, taps, count, bias, y, y_step, height, width, more, finish):
+    def tile(
+        zero, a, a_step, b, taps, count, bias, y, y_step, height, width, more, finish, pitch, each
+    ):  # fmt: skip
         acc = zero_tile(zero, mr, nv)
         rows = a + mr * a_step  # those of the next tile
         size = size_of(zero)
         for i in range(height):
             ask_to_write(y + i * y_step)
         for _ in range(count):
-            acc = multiply_add(acc, a, a_step, b + integer_at(taps), mr, nv)
+            acc = multiply_add(acc, a, a_step, b + integer_at(taps), pitch, mr, nv)
             ask(b + integer_at(taps + _LATER))
             prefetch(rows, 0)
             rows += mr * size
             taps += _TAP
             a = unknown(a + size)
-        finish_rows(acc, bias, y, y_step, height, width, more, finish)
+        finish_rows(acc, bias, y, y_step, height, width, more, finish, each)
 
     return tile
 
@@ -211,12 +214,13 @@ def _plane_rows(mr, nv):
             for i in range(height):
                 ask_to_write(y + i * y_step)
         for _ in range(count):
-            acc = multiply_add(acc, a, a_step, b, mr, nv)
+            acc = multiply_add(acc, a, a_step, b, VECTOR_BYTES, mr, nv)
             ask(b + ahead)
             b += b_step
             a = unknown(a + size_of(zero))
         if y:
-            finish_rows(acc, bias, y, y_step, height, width, more, finish)
+            lanes = VECTOR_BYTES // size_of(zero)
+            finish_rows(acc, bias, y, y_step, height, width, more, finish, lanes)
         else:
             store_tile(acc, sums)
 
@@ -244,7 +248,7 @@ def _sample_rows(mr, nv):
         if not starts:
             acc = load_tile(zero, sums, mr, nv)
         for _ in range(count):
-            acc = multiply_add(acc, a, a_step, b, mr, nv)
+            acc = multiply_add(acc, a, a_step, b, VECTOR_BYTES, mr, nv)
             prefetch(ahead, 0)
             a += a_term
             b += b_step
@@ -252,7 +256,8 @@ def _sample_rows(mr, nv):
         if y:
             if bias:
                 acc = add_to_rows(acc, bias, mr, nv)
-            store_rows(acc, y, y_step, height, width, mr, nv)
+            lanes = VECTOR_BYTES // size_of(zero)
+            store_rows(acc, y, y_step, height, width, lanes, mr, nv)
         else:
             store_tile(acc, sums)
 
@@ -270,7 +275,7 @@ def _copying_sample_rows(mr, nv):
         if not starts:
             acc = load_tile(zero, sums, mr, nv)
         for _ in range(count):
-            acc = multiply_add(acc, a, a_step, b, mr, nv)
+            acc = multiply_add(acc, a, a_step, b, VECTOR_BYTES, mr, nv)
             store_tile(load_tile(zero, b, 1, nv), copy)
             later = b + SAMPLES_AHEAD * b_step
             for j in range(nv):
@@ -281,7 +286,8 @@ def _copying_sample_rows(mr, nv):
         if y:
             if bias:
                 acc = add_to_rows(acc, bias, mr, nv)
-            store_rows(acc, y, y_step, height, width, mr, nv)
+            lanes = VECTOR_BYTES // size_of(zero)
+            store_rows(acc, y, y_step, height, width, lanes, mr, nv)
         else:
             store_tile(acc, sums)
 
@@ -340,7 +346,8 @@ def _stacked_rows(size, nv):
         acc = multiply_add_stacked(acc, x, line, weight, STACKED_ROWS, nv, size, size)
         if bias:
             acc = add_number(acc, bias)
-        store_rows(acc, y, y_step, height, width, STACKED_ROWS, nv)
+        lanes = VECTOR_BYTES // size_of(zero)
+        store_rows(acc, y, y_step, height, width, lanes, STACKED_ROWS, nv)
 
     return tile
 

@@ -263,10 +263,10 @@ def _product(nv):
         size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
         acc = zero_tile(zero, CHANNEL_ROWS, nv)
         for _ in range(channels):
-            acc = multiply_add(acc, u, _U(size), v, CHANNEL_ROWS, nv)
+            acc = multiply_add(acc, u, _U(size), v, VECTOR_BYTES, CHANNEL_ROWS, nv)
             u += _U(FILTERS * size)
             v += step
-        store_rows(acc, m, step, CHANNEL_ROWS, nv * lanes, CHANNEL_ROWS, nv)
+        store_rows(acc, m, step, CHANNEL_ROWS, nv * lanes, lanes, CHANNEL_ROWS, nv)
 
     return product
 
