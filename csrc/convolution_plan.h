@@ -22,7 +22,8 @@
 #define STRIP_TILES 16 /* over which they stay there */
 #define POINTWISE_FILTERS 64 /* of a task */
 #define POINTWISE_CHANNELS 64 /* of a slice of its sums */
-#define POINTWISE_PIXELS (6 * WIDEST_VECTOR / REAL_BYTES) /* of a task: 24 KB of a slice */
+#define POINTWISE_PIXELS (6 * WIDEST_VECTOR / REAL_BYTES) /* of a task: 24 KB of a whole slice */
+#define POINTWISE_STRIPS 8 /* as many times that at most, if the sums are short */
 /* Its sums, a slice of its input, the last filters of the slice and their bias. */
 #define POINTWISE_WORK \
     ((POINTWISE_FILTERS + POINTWISE_CHANNELS) * POINTWISE_PIXELS + TASK_CHANNELS * (POINTWISE_CHANNELS + 1))
@@ -150,6 +151,14 @@ static int F(cut)(const ln_conv2d_shape *d, int64_t unit, ln_conv2d_plan *p)
     return column * (double)(p->block_w + l.more_w) <= MOST_BYTES;
 }
 
+/* Pixels of a task of 1x1 filters: as many as leave the slice of the input in L1, if the output is
+ * the larger part: long runs of it. */
+static int64_t F(pointwise_pixels)(int64_t channels, int64_t k)
+{
+    int64_t strips = k < channels ? 1 : least(POINTWISE_CHANNELS / channels, POINTWISE_STRIPS);
+    return POINTWISE_PIXELS * most(strips, 1);
+}
+
 /* Whether a thread packs all filters of a group at once, and not those of each task anew. */
 static int F(keeps_packed)(int64_t method, int64_t deep, int64_t terms)
 {
@@ -179,7 +188,7 @@ void OP(conv2d_plan)(const ln_conv2d_shape *d, ln_conv2d_plan *p)
     }
     tiled = (ln_conv2d_plan){.method = F(method_of)(d, k, terms, &unit)};
     if (tiled.method == LN_POINTWISE) {
-        tiled.tasks = d->n * d->groups * ceil_div(d->oh * d->ow, POINTWISE_PIXELS)
+        tiled.tasks = d->n * d->groups * ceil_div(d->oh * d->ow, F(pointwise_pixels)(d->c / d->groups, k))
                       * ceil_div(k, POINTWISE_FILTERS);
         tiled.work = POINTWISE_WORK;
         *p = tiled;

@@ -50,7 +50,8 @@ static void F(conv2d_pointwise)(const real *x, const real *weight, const real *b
                                 int64_t first, int64_t last, real *work, real *y)
 {
     int64_t channels = d->c / d->groups, k = d->k / d->groups, plane = d->oh * d->ow;
-    int64_t strips = ceil_div(plane, POINTWISE_PIXELS), deep = ceil_div(k, POINTWISE_FILTERS);
+    int64_t strip = F(pointwise_pixels)(channels, k), strips = ceil_div(plane, strip);
+    int64_t deep = ceil_div(k, POINTWISE_FILTERS);
     int in_place = plane % LANES == 0;
     real *sums = work, *copy = sums + POINTWISE_FILTERS * POINTWISE_PIXELS;
     real *own = copy + POINTWISE_CHANNELS * POINTWISE_PIXELS;
@@ -58,8 +59,8 @@ static void F(conv2d_pointwise)(const real *x, const real *weight, const real *b
         F(clear)(copy, POINTWISE_CHANNELS * POINTWISE_PIXELS);
     for (int64_t task = first; task < last; task++) {
         int64_t part = task % deep, place = task / deep, group = place / strips % d->groups;
-        int64_t image = place / strips / d->groups, start = place % strips * POINTWISE_PIXELS;
-        int64_t pixels = least(POINTWISE_PIXELS, plane - start);
+        int64_t image = place / strips / d->groups, start = place % strips * strip;
+        int64_t pixels = least(strip, plane - start);
         int64_t filter = group * k + part * POINTWISE_FILTERS;
         int64_t filters = least(POINTWISE_FILTERS, k - part * POINTWISE_FILTERS);
         int64_t at = (image * d->k + filter) * plane + start;
@@ -67,11 +68,11 @@ static void F(conv2d_pointwise)(const real *x, const real *weight, const real *b
             int64_t count = least(POINTWISE_CHANNELS, channels - c), step = plane;
             const real *from = x + (image * d->c + group * channels + c) * plane + start;
             if (!in_place) {
-                F(copy_rows)(from, plane, 1, copy, POINTWISE_PIXELS, count, pixels);
+                F(copy_rows)(from, plane, 1, copy, strip, count, pixels);
                 from = copy;
-                step = POINTWISE_PIXELS;
+                step = strip;
             }
-            F(pointwise_slice)(from, step, in_place ? POINTWISE_PIXELS : 0, count, pixels,
+            F(pointwise_slice)(from, step, in_place ? strip : 0, count, pixels,
                                weight + filter * channels + c, channels, filters, c == 0,
                                bias ? bias + filter : NULL, more ? more + at : NULL, rectify,
                                c + count == channels ? y + at : NULL, plane, sums, own);

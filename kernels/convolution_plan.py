@@ -57,7 +57,8 @@ TERMS_IN_L1 = 160  # of a panel of packed weights: 20 KB
 STRIP_TILES = 16  # over which they stay there
 POINTWISE_FILTERS = 64  # of a task
 POINTWISE_CHANNELS = 64  # of a slice of its sums
-POINTWISE_VECTORS = 6  # pixels of a task: 24 KB of a slice
+POINTWISE_VECTORS = 6  # pixels of a task: 24 KB of a whole slice
+POINTWISE_STRIPS = 8  # as many times that at most, if the sums are short
 STACKED_BYTES = 256 << 10  # of that of one channel
 KEEP_BYTES = 640 << 10  # of packed filters that are kept from block to block
 MOST_BYTES = 8 << 20  # of one that cannot be cut smaller: beyond, the plain kernel
@@ -153,6 +154,14 @@ def plan(
 
 
 @jitable
+def pointwise_pixels(channels, k, lanes):
+    """Pixels of a task of 1x1 filters: as many as leave the slice of the input in L1, if the output
+    is the larger part: long runs of it."""
+    strips = 1 if k < channels else min(POINTWISE_CHANNELS // channels, POINTWISE_STRIPS)
+    return POINTWISE_VECTORS * lanes * max(strips, 1)
+
+
+@jitable
 def keeps_packed(method, deep, taps, itemsize):
     """Whether a thread packs all filters of a group at once, and not those of each task anew."""
     lanes = VECTOR_BYTES // itemsize
@@ -179,10 +188,10 @@ def prepare(
         return method, flat, block_h, block_w, n * k * out_h, 0, 0
     lanes = VECTOR_BYTES // itemsize
     if method == POINTWISE:
-        pixels = POINTWISE_VECTORS * lanes
-        tasks = n * groups * ceil_div(out_h * out_w, pixels) * ceil_div(outputs, POINTWISE_FILTERS)
+        strips = ceil_div(out_h * out_w, pointwise_pixels(inputs, outputs, lanes))
+        tasks = n * groups * strips * ceil_div(outputs, POINTWISE_FILTERS)
         # Sums, a slice of the input, the last filters of a slice and their bias.
-        work = (POINTWISE_FILTERS + POINTWISE_CHANNELS) * pixels
+        work = (POINTWISE_FILTERS + POINTWISE_CHANNELS) * POINTWISE_VECTORS * lanes
         return method, flat, 0, 0, tasks, work + CHANNEL_ROWS * (POINTWISE_CHANNELS + 1), 0
     if method == STACKED:
         tasks = n * groups * ceil_div(out_h, block_h) * outputs

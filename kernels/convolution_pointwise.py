@@ -12,13 +12,12 @@ from loopnest.kernels.convolution_plan import (
     POINTWISE_FILTERS,
     POINTWISE_VECTORS,
     ceil_div,
+    pointwise_pixels,
 )
 from loopnest.kernels.convolution_tiled import clear, copy_numbers, copy_rows
 from loopnest.kernels.jit import fragment, kernel
 from loopnest.kernels.simd_tiles import VECTOR_BYTES, address_of, size_of
 from loopnest.kernels.tiles import ADD, CHANNEL_ROWS, RECTIFY
-
-_STRIP = POINTWISE_VECTORS * VECTOR_BYTES
 
 
 @fragment
@@ -57,18 +56,18 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
     all_k, terms = weight.shape[0], weight.shape[1]
     k, plane = all_k // groups, height * width
     zero, size, lanes = x.dtype.type(0), x.itemsize, VECTOR_BYTES // x.itemsize
-    strip = POINTWISE_VECTORS * lanes
+    strip = pointwise_pixels(terms, k, lanes)
     strips, deep = ceil_div(plane, strip), ceil_div(k, POINTWISE_FILTERS)
     in_place = plane % lanes == 0
     image_step = plane * size
     sums = address_of(work)
-    copy = sums + POINTWISE_FILTERS * strip * size
-    own = copy + POINTWISE_CHANNELS * strip * size
+    copy = sums + POINTWISE_FILTERS * POINTWISE_VECTORS * VECTOR_BYTES
+    own = copy + POINTWISE_CHANNELS * POINTWISE_VECTORS * VECTOR_BYTES
     own_bias = own + CHANNEL_ROWS * POINTWISE_CHANNELS * size
     finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
     addend = address_of(more) - address_of(y)
     if not in_place:  # what is not used must not be slow subnormals
-        clear(zero, copy, POINTWISE_CHANNELS * strip)
+        clear(zero, copy, POINTWISE_CHANNELS * POINTWISE_VECTORS * lanes)
     for task in range(first, last):
         place, part = divmod(task, deep)
         rest, column = divmod(place, strips)
@@ -83,7 +82,7 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
             source, step = address_of(x) + at * size, image_step
             if not in_place:
                 copy_rows(zero, source, plane, 1, copy, strip, count, pixels)
-                source, step = copy, _STRIP
+                source, step = copy, strip * size
             for i in range(0, filters, CHANNEL_ROWS):
                 a = address_of(weight) + ((filter_ + i) * terms + c) * size
                 offset = address_of(bias) + (filter_ + i) * size if bias.size else 0
@@ -98,7 +97,7 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
                         copy_numbers(zero, offset, own_bias, rows)
                         offset = own_bias
                 pointwise_tiles(
-                    zero, a, a_step, source, step, 0 if i or not in_place else _STRIP, count,
+                    zero, a, a_step, source, step, 0 if i or not in_place else strip * size, count,
                     pixels, sums + i * strip * size, c == 0, offset,
                     target + i * plane * size if c + count == terms else 0, image_step,
                     rows, addend, finish,

@@ -187,10 +187,9 @@ def test_pointwise(n, groups, c, k, pixels, with_bias, cut, dtype, side, data):
     plan, in_place = convolution_plan, data.draw(st.booleans())
     for name, module in backends():
         # C's plans hold in each instruction set, the widest decides
-        strip = plan.POINTWISE_VECTORS * lanes_of(module, x.itemsize)
-        if module is ckernels:
-            strip = 384 // x.itemsize
-        work = (plan.POINTWISE_FILTERS + plan.POINTWISE_CHANNELS) * strip
+        lanes = 64 // x.itemsize if module is ckernels else lanes_of(module, x.itemsize)
+        strip = plan.pointwise_pixels(c, k, lanes)
+        work = (plan.POINTWISE_FILTERS + plan.POINTWISE_CHANNELS) * plan.POINTWISE_VECTORS * lanes
         work = arrays.spoilt(work + 8 * (plan.POINTWISE_CHANNELS + 1))
         y = arrays.spoilt(*y_shape)
         addend = more
