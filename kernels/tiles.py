@@ -342,7 +342,11 @@ def _stacked_rows(size, nv):
 
     @inlined
     def tile(zero, x, line, weight, bias, y, y_step, height, width):
-        acc = zero_tile(zero, STACKED_ROWS, nv)
+        acc, next_y = zero_tile(zero, STACKED_ROWS, nv), y + nv * VECTOR_BYTES
+        for _ in range(STACKED_ROWS):  # what is written next
+            for v in range(0, nv * VECTOR_BYTES, _LINE):
+                prefetch(next_y + v, 1)
+            next_y += y_step
         acc = multiply_add_stacked(acc, x, line, weight, STACKED_ROWS, nv, size, size)
         if bias:
             acc = add_number(acc, bias)
