@@ -7,6 +7,8 @@
 #define SLICE 132 /* terms, at most: 33 KB of 48 */
 #define SHORT_SLICE 48 /* of few rows */
 #define MANY_ROWS 40
+#define FAR_ROWS 100 /* the same where B is more bytes than */
+#define FAR_BYTES (16 << 20)
 #define MOST_BLOCKS 128 /* whose sums are kept: 192 KB */
 #define MOST_PANELS 16 /* in one go: a page of float32, of each row of B */
 #endif
@@ -42,7 +44,8 @@ static F(dense_cut) F(cut_of)(const F(dense) *p)
     if (!p->turned && !p->packed) {
         c.most_panels = least(c.panels, least(MOST_PANELS, MOST_BLOCKS / (c.deep + !c.deep)));
         c.most_panels += !c.most_panels;
-        if (p->rows < MANY_ROWS)
+        int64_t bytes = p->terms * c.panels * DENSE_PANEL * (int64_t)sizeof(real);
+        if (p->rows < (bytes > FAR_BYTES ? FAR_ROWS : MANY_ROWS))
             most = SHORT_SLICE;
     }
     c.slice_terms = ceil_div(p->terms, ceil_div(p->terms, most) + !p->terms);

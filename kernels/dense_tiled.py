@@ -53,6 +53,7 @@ PLAIN_BELOW = 4096  # multiply-adds: the plain loops; nothing to prepare
 
 SLICE, SHORT_SLICE = 132, 48  # terms, at most: 33 KB of 48; of few rows
 MANY_ROWS = 40
+FAR_ROWS, FAR_BYTES = 100, 16 << 20  # the same where B is larger
 MOST_BLOCKS = 128  # whose sums are kept: 192 KB
 MOST_PANELS = 16  # in one go: a page of float32, of each row of B
 
@@ -87,7 +88,7 @@ def _part(form, rows, terms, panels, deep, packed):
     most, most_panels = SLICE, 1
     if form != BACKWARD_INPUT and not packed:
         most_panels = max(1, min(panels, min(MOST_PANELS, MOST_BLOCKS // max(1, deep))))
-        if rows < MANY_ROWS:
+        if rows < (FAR_ROWS if terms * panels * _PANEL_ROW > FAR_BYTES else MANY_ROWS):
             most = SHORT_SLICE
     return ceil_div(terms, max(1, ceil_div(terms, most))), most_panels, min(deep, MOST_BLOCKS)
 
