@@ -30,7 +30,8 @@
 #define STACKED_BYTES (256 << 10) /* of that of one channel */
 #define KEEP_BYTES (640 << 10) /* of packed filters that are kept from block to block */
 #define MOST_BYTES (8 << 20) /* of one that cannot be cut smaller: beyond, the plain kernel */
-#define FILL_COST 5 /* copying one number, in multiply-adds */
+#define FILL_COST 24 /* copying one number, in multiply-adds */
+#define LOW_FILL_COST 5 /* the same in a low block */
 #define HALF_TILE_COST 4 /* of one with lanes of channels, over its share, in pixels */
 
 static inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
@@ -89,12 +90,13 @@ static int64_t F(cheaper_form)(const ln_conv2d_shape *d, int64_t k, int64_t unit
         int64_t units = ceil_div(pixels, unit);
         double run = (double)(units * unit) + (unit == FEW_PIXEL_ROWS ? units % 2 * HALF_TILE_COST : 0);
         double computed = run * (double)(form ? 1 : d->oh);
+        int fill = unit == FEW_PIXEL_ROWS ? FILL_COST : LOW_FILL_COST;
         int split = unit != FEW_PIXEL_ROWS && d->s > 1 && (!form || d->ow % LANES);
         if (split)
             computed += computed / SPLIT_COST;
         double copied = (double)l.variants * (double)l.phases * (double)(d->oh + l.more_h)
                         * (double)(d->ow + l.more_w);
-        cost[form] = computed * (double)(d->r * d->s * k) + FILL_COST * copied;
+        cost[form] = computed * (double)(d->r * d->s * k) + fill * copied;
     }
     return cost[1] < cost[0];
 }

@@ -62,7 +62,8 @@ POINTWISE_STRIPS = 8  # as many times that at most, if the sums are short
 STACKED_BYTES = 256 << 10  # of that of one channel
 KEEP_BYTES = 640 << 10  # of packed filters that are kept from block to block
 MOST_BYTES = 8 << 20  # of one that cannot be cut smaller: beyond, the plain kernel
-FILL_COST = 5  # copying one number, in multiply-adds
+FILL_COST = 24  # copying one number, in multiply-adds
+LOW_FILL_COST = 5  # the same in a low block
 HALF_TILE_COST = 4  # of one with lanes of channels, over its share, in pixels
 # Multiply-adds of a gradient below which flipping filters does not pay.
 SMALL_GRADIENT = 1 << 15
@@ -116,7 +117,7 @@ def plan(
         method, unit = CHANNELS, (1 if k > FEW_CHANNEL_ROWS else 4 if k > 1 else 8) * lanes
     # The cheaper form of the copy: idle lanes at the ends of runs, and half tiles, for which
     # filters are read as for whole ones, against more copying.
-    best, flat = 0, 0
+    best, flat, fill = 0, 0, FILL_COST if method == PIXELS else LOW_FILL_COST
     for form in range(2):
         variants, phases, more_h, more_w = lines(
             s, r, stride_h, stride_w, dilation_h, dilation_w, form
@@ -128,7 +129,7 @@ def plan(
         if method == CHANNELS and s > 1 and (not form or out_w % lanes):
             computed += computed / SPLIT_COST
         copied = variants * phases * (out_h + more_h) * (out_w + more_w)
-        cost = computed * r * s * k + FILL_COST * copied
+        cost = computed * r * s * k + fill * copied
         if form == 0 or cost < best:
             best, flat = cost, form
     # Blocks of whole output rows, of parts of one where that is too much.
