@@ -2,7 +2,8 @@
  * reference kernels; the twin is kernels/convolution.py.
  *
  * One accumulator per output, taps in the order (c, r, s), every multiply-add fused,
- * padding read as zeros, bias added last. */
+ * padding read as zeros, bias added last. Small images are what these loops serve: with stride 1
+ * the outputs of a vector stay in a register over all taps. */
 
 #ifndef LN_CONVOLUTION_HELPERS
 #define LN_CONVOLUTION_HELPERS

@@ -5,6 +5,9 @@ accumulator per output, taps in the order (c, r, s), every multiply-add fused, p
 as zeros, bias added last. It fixes the bits, whatever the blocking. The twin is
 csrc/convolution.c.
 
+Small images are what these loops serve, where 60 ns count: with stride 1 the outputs of a vector
+stay in a register over all taps, and loads leave out what is beyond the image.
+
 All indices into flat arrays are unsigned: Numba tests signed ones for wraparound, and the
 test stops LLVM from vectorising.
 """

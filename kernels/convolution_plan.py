@@ -23,10 +23,11 @@ copy of a block of it, small enough for L2, cut into lines:
     [channel][variant][row phase][row][column]
 
 so that the pixels of each tap are contiguous. "Rows": a line holds every stride_w-th column
-(a variant for each phase), an output row is a run. "Flat": a line is an output row as one
-column of the filter sees it (a variant for each column), lines of successive output rows
-follow each other, and the whole block is one run: no lanes idle at the ends of short rows, and
-vectors begin at cache lines if the width is a number of them.
+(a variant for each phase), an output row is a run; of short ones, a vector or less, a tile takes
+three (where there are so many filters that a tile has three vectors). "Flat": a line is an output
+row as one column of the filter sees it (a variant for each column), lines of successive output
+rows follow each other, and the whole block is one run: no lanes idle at the ends of short rows,
+and vectors begin at cache lines if the width is a number of them.
 
 Long sums go by slices of terms, between which tiles wait in memory: so that the weights (PIXELS) or
 pixels (POINTWISE) of a slice are read from L1 but once.
