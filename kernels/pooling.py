@@ -14,7 +14,7 @@ strides beyond 2.
 
 import numpy as np
 
-from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.jit import block, fragment, kernel
 from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.pooling_rows import (
@@ -37,6 +37,7 @@ from loopnest.kernels.pooling_rows import (
     max_of_few,
     mean_of_2_by_2,
     merge,
+    move,
     places_of_row,
     rounded,
     split,
@@ -133,39 +134,27 @@ def avg_pool2d(
                     y1[to + ow] = total / x1.dtype.type(divisor if divisor else size)
 
 
-@block
-def average_backward_2_by_2(dy, divisor, work, first, last, dx):
-    """The usual pooling's: each share, divided, to 2 x 2 numbers of dx."""
-    height, width = dx.shape[2], dx.shape[3]
-    out_h, out_w = dy.shape[2], dy.shape[3]
-    dx1, dy1 = flattened(dx), flattened(dy)
-    from_dy, bytes_ = _U(dy1.ctypes.data), _U(dy1.itemsize)
-    to, buffer, held = first * height * width, out_w + SLACK, 0  # in work, what is written next
-    streams = (last - first) * height * width * dx1.itemsize >= STREAM_FROM
-    for plane in range(first, last):
-        for h in range(height):
-            given, here = (plane * out_h + h // 2) * out_w, buffer + held
-            if h // 2 >= out_h:  # an odd row has no window
-                fill(work, here, width, dx1.dtype.type(0))
-            else:
-                if h % 2 == 0:
-                    fetch(from_dy + _U(given) * bytes_, out_w * dy1.itemsize)
-                    copy(dy1, given, work, 0, out_w)
-                    divide(work, 0, rounded(out_w, out_w + SLACK), divisor)
-                twice(work, 0, work, here, out_w)
-                fill(work, here + 2 * out_w, width - 2 * out_w, dx1.dtype.type(0))
-            held += width
-            written = held
-            if streams:
-                written = stream(work, buffer, dx1, to, held)
-            else:
-                copy(work, buffer, dx1, to, held)
-            to += written
-            held -= written
-            copy(work, buffer + written, work, buffer, held)
-    copy(work, buffer, dx1, to, held)
-    if streams:
-        stream_fence()
+@fragment
+def write_twice(zero, work, buffer, held, out_w, width, to, streams):
+    """Two rows of the usual pooling's gradient, from shares in work; (written to, held).
+
+    Rows follow each other in the ``buffer``, a place in work, which holds what fills no line yet.
+    """
+    size, space = size_of(zero), np.int64(work.ctypes.data)
+    for _ in range(2):
+        twice(work, 0, work, buffer + held, out_w)
+        if width > 2 * out_w:
+            work[_U(buffer + held + 2 * out_w)] = zero
+        held += width
+        written, source = held, space + buffer * size
+        if streams:
+            written = stream(zero, source, to, held)
+        else:
+            move(zero, source, to, held)
+        to += written * size
+        held -= written
+        move(zero, source + written * size, source, held)
+    return to, held
 
 
 @kernel
@@ -182,6 +171,7 @@ def avg_pool2d_backward(
     out_h, out_w = dy.shape[2], dy.shape[3]
     dx1, dy1 = flattened(dx), flattened(dy)
     zero = dx1.dtype.type(0)
+    from_dy, bytes_ = _U(dy1.ctypes.data), _U(dy1.itemsize)
     inner_first, inner_last = inner(stride_w, pad_w, width, kernel_w, out_w)
     inner_count = inner_last - inner_first
     begin = inner_first * stride_w - pad_w
@@ -189,17 +179,22 @@ def avg_pool2d_backward(
     base = row + width + SLACK  # and its halves
     half = width // 2 + SLACK
     usual = kernel_h == kernel_w == stride_h == stride_w == 2 and pad_h == pad_w == 0
-    if usual and 2 * out_h <= height and 2 * out_w <= width:
-        average_backward_2_by_2(dy, divisor if divisor else 4, work, first, last, dx)
-        return
+    usual = usual and 2 * out_h <= height and 2 * out_w <= width
+    streams = usual and (last - first) * height * width * size_of(zero) >= STREAM_FROM
     for plane in range(first, last):
         fresh = 0  # rows of dx from here on hold nothing yet
+        to, held = np.int64(dx.ctypes.data) + plane * height * width * size_of(zero), 0
         for oh in range(out_h):
             top, bottom, padded_h = window(oh, stride_h, pad_h, height, kernel_h)
             start = (plane * out_h + oh) * out_w
+            fetch(from_dy + _U(start) * bytes_, out_w * dy1.itemsize)
             copy(dy1, start + inner_first, work, 0, inner_count)
             size = padded_h * kernel_w if include_pad else max(1, (bottom - top) * kernel_w)
             divide(work, 0, rounded(inner_count, out_w + SLACK), divisor if divisor else size)
+            if usual:
+                to, held = write_twice(zero, work, row, held, out_w, width, to, streams)
+                fresh = bottom
+                continue
             fill(work, row, width, zero)
             for side in range(2):
                 if side and stride_w == 1 and inner_count:
@@ -233,7 +228,10 @@ def avg_pool2d_backward(
                 else:
                     copy(work, row, dx1, to, width)
             fresh = max(fresh, bottom)
+        move(zero, np.int64(work.ctypes.data) + row * size_of(zero), to, held)
         fill(dx1, (plane * height + fresh) * width, (height - fresh) * width, zero)
+    if streams:
+        stream_fence()
 
 
 @block

@@ -7,12 +7,12 @@ written too much lies in work space, or is overwritten by the next row.
 
 import numpy as np
 
-from loopnest.kernels.jit import block
+from loopnest.kernels.jit import block, fragment
 
 # Forced inline: Numba counts the references of an array that is passed on, at each call.
 from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.simd import select
-from loopnest.kernels.simd_copies import stream_line
+from loopnest.kernels.simd_copies import copy_lanes, stream_line
 from loopnest.kernels.simd_pooling import (
     larger,
     larger_or_nan,
@@ -150,22 +150,31 @@ def twice(x, a, y, to, count):
         store(y, at + _U(LANES), high_twice(v))
 
 
-@inlined
-def stream(buffer, a, y, to, count):
-    """Write numbers of a buffer to y, as many as fill cache lines; how many were written.
+@block
+def move(zero, source, target, count):
+    """Copy ``count`` numbers of the type of ``zero`` between addresses."""
+    for left in range(count, 0, -(VECTOR_BYTES // size_of(zero))):
+        copy_lanes(zero, source, target, left)
+        source += VECTOR_BYTES
+        target += VECTOR_BYTES
+
+
+@fragment
+def stream(zero, source, target, count):
+    """Write numbers of a buffer, as many as fill cache lines; how many were written.
 
     A line that is streamed need not be read before it is written, which is half of what memory
     would have to do.
     """
-    size, line = _U(y.itemsize), 64 // y.itemsize
-    target = _U(y.ctypes.data) + _U(to) * size
-    head = min(count, np.int64((_U(0) - target) % _LINE) // y.itemsize)
-    copy(buffer, a, y, to, head)  # up to the first line
-    source, target = _U(buffer.ctypes.data) + _U(a + head) * size, target + _U(head) * size
-    lines = (count - head) // line
-    for at in range(_U(0), _U(lines) * _LINE, _LINE):
-        stream_line(source + at, target + at)
-    return head + lines * line
+    size = size_of(zero)
+    head = min(count, -target % 64 // size)  # up to the first line
+    move(zero, source, target, head)
+    source, target = source + head * size, target + head * size
+    line = 64 // size
+    for _ in range((count - head) // line):
+        stream_line(source, target)
+        source, target = source + 64, target + 64
+    return head + (count - head) // line * line
 
 
 # ---- sums: each begins with 0, so that -0 becomes 0 ----
