@@ -12,7 +12,6 @@
 
 #define PLAIN_BELOW 4096 /* multiply-adds */
 #define LONG_SUM 128 /* terms from which transposing a tile does not show */
-#define FEW_PIXELS 256 /* of a strided 1x1's output, where lanes along them idle */
 #define BLOCK_BYTES (320 << 10) /* of the padded copy */
 #define LARGE_BLOCK_BYTES (768 << 10) /* where L2 cannot keep the filters, read once a block */
 #define LOW_BLOCK 16 /* output rows of one that fits L1 nearly: where the lanes are pixels */
@@ -59,18 +58,17 @@ static inline struct lines lines_of(const ln_conv2d_shape *d, int64_t flat)
 }
 #endif
 
-/* Whether a 1x1 has too few pixels for lanes along them, or planes that begin anywhere in a line. */
-static int F(few_pixels)(const ln_conv2d_shape *d)
+/* Whether lanes along pixels suit: planes of some vectors, that begin where vectors do. */
+static int F(by_planes)(const ln_conv2d_shape *d)
 {
     int64_t pixels = d->oh * d->ow;
-    return pointwise(d) ? pixels < 3 * LANES || pixels % LANES : pixels <= FEW_PIXELS;
+    return pointwise(d) && pixels >= 3 * LANES && pixels % LANES == 0;
 }
 
 /* The method where input is copied as such, and the unit of pixels that its tiles compute. */
 static int64_t F(method_of)(const ln_conv2d_shape *d, int64_t k, int64_t terms, int64_t *unit)
 {
-    int few = d->r * d->s > 1 || F(few_pixels)(d);
-    if (k > LANES && terms >= LONG_SUM && few) {
+    if (k > LANES && terms >= LONG_SUM && !F(by_planes)(d)) {
         *unit = FEW_PIXEL_ROWS;
         return LN_PIXELS;
     }

@@ -48,7 +48,6 @@ PLAIN, PIXELS, CHANNELS, STACKED, POINTWISE = 0, 1, 2, 3, 4
 
 PLAIN_BELOW = 4096  # multiply-adds
 LONG_SUM = 128  # terms from which transposing a tile does not show
-FEW_PIXELS = 256  # of a strided 1x1's output, where lanes along them idle
 BLOCK_BYTES = 320 << 10  # of the padded copy
 LARGE_BLOCK_BYTES = 768 << 10  # where L2 cannot keep the filters, which are read once a block
 LOW_BLOCK = 16  # output rows of one that fits L1 nearly: where the lanes are pixels
@@ -86,9 +85,9 @@ def lines(s, r, stride_h, stride_w, dilation_h, dilation_w, flat):
 
 
 @jitable
-def few_pixels(pixels, pointwise, lanes):
-    """Whether a 1x1 has too few pixels for lanes along them, or planes that begin anywhere."""
-    return pixels < 3 * lanes or pixels % lanes > 0 if pointwise else pixels <= FEW_PIXELS
+def by_planes(pixels, pointwise, lanes):
+    """Whether lanes along pixels suit: planes of some vectors, that begin where vectors do."""
+    return pointwise and pixels >= 3 * lanes and pixels % lanes == 0
 
 
 @jitable
@@ -107,8 +106,7 @@ def plan(
         rows = min(max(rows // STACKED_ROWS, 1) * STACKED_ROWS, out_h)
         if (rows + STACKED_ROWS + r) * (out_w + s) * itemsize <= MOST_BYTES:
             return STACKED, 0, rows, out_w
-    few = r * s > 1 or few_pixels(out_h * out_w, pointwise, lanes)
-    if k > lanes and taps >= LONG_SUM and few:
+    if k > lanes and taps >= LONG_SUM and not by_planes(out_h * out_w, pointwise, lanes):
         method, unit = PIXELS, FEW_PIXEL_ROWS
     elif pointwise:
         return POINTWISE, 0, 0, 0
