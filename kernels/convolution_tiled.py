@@ -43,27 +43,27 @@ def copy_rows(zero, source, by, stride, target, line, rows, count):
     """target[i line + j] = source[i by + j stride] for i < rows, j < count; addresses."""
     size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
     rest = (count - 1) % lanes + 1 if count > 0 else 0  # of a row's last vector
-    whole = count - rest
+    whole, by, line = (count - rest) * size, by * size, line * size
     if stride == 1 and whole == 0:  # short rows are many
         for _ in range(rows):
             copy_lanes(zero, source, target, rest)
-            source += by * size
-            target += line * size
+            source += by
+            target += line
         return
     for _ in range(rows):
         if stride == 1:
-            for j in range(0, whole, lanes):
-                copy_lanes(zero, source + j * size, target + j * size, lanes)
-            copy_lanes(zero, source + whole * size, target + whole * size, rest)
+            for j in range(0, whole, VECTOR_BYTES):
+                copy_lanes(zero, source + j, target + j, lanes)
+            copy_lanes(zero, source + whole, target + whole, rest)
         elif stride == 2:
-            for j in range(0, whole, lanes):
-                copy_alternate(zero, source + 2 * j * size, target + j * size, lanes)
-            copy_alternate(zero, source + 2 * whole * size, target + whole * size, rest)
+            for j in range(0, whole, VECTOR_BYTES):
+                copy_alternate(zero, source + 2 * j, target + j, lanes)
+            copy_alternate(zero, source + 2 * whole, target + whole, rest)
         else:
             for j in range(count):
                 copy_lanes(zero, source + j * stride * size, target + j * size, 1)
-        source += by * size
-        target += line * size
+        source += by
+        target += line
 
 
 @fragment

@@ -496,6 +496,20 @@ def prefetch(typingctx, address, write):
     return types.none(types.int64, write), codegen
 
 
+@intrinsic(prefer_literal=True)
+def prefetch_row(typingctx, address, write, vectors):
+    """The same for some vectors from an address on, three lines of them at most."""
+    for_write, lines = _integer(write), -(-_integer(vectors) * VECTOR_BYTES // 64)
+
+    def codegen(context, builder, signature, args):
+        for line in range(min(lines, 3)):
+            place = builder.add(args[0], ir.Constant(args[0].type, 64 * line))
+            _prefetch(context, builder, place, for_write, 3)
+        return context.get_dummy_value()
+
+    return types.none(types.int64, write, vectors), codegen
+
+
 @intrinsic
 def prefetch_to_l2(typingctx, address):
     """Ask for the cache line at an address, to read it later: L1 is spared."""

@@ -38,6 +38,7 @@ from loopnest.kernels.simd_tiles import (
     multiply_add_gathered,
     multiply_add_stacked,
     prefetch,
+    prefetch_row,
     prefetch_to_l2,
     rectified,
     size_of,
@@ -51,7 +52,6 @@ from loopnest.kernels.simd_tiles import (
 _TAP = 8
 _PACKED = 2 * VECTOR_BYTES
 _AHEAD = 16 * 2 * VECTOR_BYTES  # weights come from beyond L1: asked for 16 terms early
-_LINE = 64
 # Runs of the image, each in a page of its own, are asked for so many taps early: a table of
 # taps is longer by as many.
 TAPS_AHEAD = 8
@@ -89,9 +89,7 @@ def _pixel_rows(mr, nv):
             acc = load_tile(zero, sums, mr, nv)
         for _ in range(count):
             acc = multiply_add(acc, x + integer_at(taps), x_step, weight, VECTOR_BYTES, mr, nv)
-            prefetch(weight + _AHEAD, 0)
-            if nv == 2:
-                prefetch(weight + _AHEAD + _LINE, 0)
+            prefetch_row(weight + _AHEAD, 0, nv)
             prefetch_to_l2(later)
             later += later_step
             taps += _TAP
@@ -126,22 +124,6 @@ def finish_pixel_rows(
         y += lanes * y_step
 
 
-def _asker(nv, write):
-    """What asks for the cache lines of ``nv`` vectors at an address, to read or (1) to write."""
-    some_lines = nv * VECTOR_BYTES > 64
-    many_lines = nv * VECTOR_BYTES > 128
-
-    @inlined
-    def ask(at):
-        prefetch(at, write)
-        if some_lines:
-            prefetch(at + _LINE, write)
-        if many_lines:
-            prefetch(at + _LINE + _LINE, write)
-
-    return ask
-
-
 def _row_finisher(mr, nv):
     """What adds to a tile whose rows are channels what is asked for, and writes it."""
 
@@ -164,7 +146,6 @@ def _channel_rows(mr, nv):
     The tile is written down to ``height`` and across to ``width``; bias 0 means none. Vectors of b
     are ``pitch`` bytes apart, ``each`` numbers of one count.
     """
-    ask, ask_to_write = _asker(nv, 0), _asker(nv, 1)
     finish_rows = _row_finisher(mr, nv)
 
     @inlined
@@ -175,10 +156,10 @@ def _channel_rows(mr, nv):
         rows = a + mr * a_step  # those of the next tile
         size = size_of(zero)
         for i in range(height):
-            ask_to_write(y + i * y_step)
+            prefetch_row(y + i * y_step, 1, nv)
         for _ in range(count):
             acc = multiply_add(acc, a, a_step, b + integer_at(taps), pitch, mr, nv)
-            ask(b + integer_at(taps + _LATER))
+            prefetch_row(b + integer_at(taps + _LATER), 0, nv)
             prefetch(rows, 0)
             rows += mr * size
             taps += _TAP
@@ -199,7 +180,6 @@ def _plane_rows(mr, nv):
 
     Some of the terms at a time, as above. What lies ``ahead`` bytes after b is asked for.
     """
-    ask, ask_to_write = _asker(nv, 0), _asker(nv, 1)
     finish_rows = _row_finisher(mr, nv)
 
     @inlined
@@ -212,10 +192,10 @@ def _plane_rows(mr, nv):
             acc = load_tile(zero, sums, mr, nv)
         if y:
             for i in range(height):
-                ask_to_write(y + i * y_step)
+                prefetch_row(y + i * y_step, 1, nv)
         for _ in range(count):
             acc = multiply_add(acc, a, a_step, b, VECTOR_BYTES, mr, nv)
-            ask(b + ahead)
+            prefetch_row(b + ahead, 0, nv)
             b += b_step
             a = unknown(a + size_of(zero))
         if y:
@@ -344,8 +324,7 @@ def _stacked_rows(size, nv):
     def tile(zero, x, line, weight, bias, y, y_step, height, width):
         acc, next_y = zero_tile(zero, STACKED_ROWS, nv), y + nv * VECTOR_BYTES
         for _ in range(STACKED_ROWS):  # what is written next
-            for v in range(0, nv * VECTOR_BYTES, _LINE):
-                prefetch(next_y + v, 1)
+            prefetch_row(next_y, 1, nv)
             next_y += y_step
         acc = multiply_add_stacked(acc, x, line, weight, STACKED_ROWS, nv, size, size)
         if bias:
