@@ -22,6 +22,7 @@
 #define POINTWISE_FILTERS 64 /* of a task */
 #define POINTWISE_CHANNELS 64 /* of a slice of its sums */
 #define POINTWISE_PIXELS (6 * WIDEST_VECTOR / REAL_BYTES) /* of a task: 24 KB of a whole slice */
+#define UNALIGNED_FILTERS 24 /* up to which a copy of pixels costs more than loads that span lines */
 #define POINTWISE_STRIPS 8 /* as many times that at most, if the sums are short */
 /* Its sums, a slice of its input, the last filters of the slice and their bias. */
 #define POINTWISE_WORK \

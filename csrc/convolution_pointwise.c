@@ -3,7 +3,8 @@
  *
  * The work is a range of tasks: for each (image, group, strip of pixels) one for each block of
  * filters. The sums of a task go by slices of channels, so that a slice of the strip stays in L1 for
- * all filters. It is read where it is if planes begin where vectors do, else through a copy. */
+ * all filters. It is read where it is if planes begin where vectors do, or if the filters are few and
+ * the strip is whole, else through a copy. */
 
 /* All filters of a task over a slice of channels: x are `channels` runs of `pixels`, x_step apart,
  * and readable for whole vectors; weights of a filter are terms apart. y is NULL but for the last
@@ -52,15 +53,16 @@ static void F(conv2d_pointwise)(const real *x, const real *weight, const real *b
     int64_t channels = d->c / d->groups, k = d->k / d->groups, plane = d->oh * d->ow;
     int64_t strip = F(pointwise_pixels)(channels, k), strips = ceil_div(plane, strip);
     int64_t deep = ceil_div(k, POINTWISE_FILTERS);
-    int in_place = plane % LANES == 0;
+    int aligned = plane % LANES == 0;
     real *sums = work, *copy = sums + POINTWISE_FILTERS * POINTWISE_PIXELS;
     real *own = copy + POINTWISE_CHANNELS * POINTWISE_PIXELS;
-    if (!in_place) /* what is not used must not be slow subnormals */
+    if (!aligned) /* what is not used must not be slow subnormals */
         F(clear)(copy, POINTWISE_CHANNELS * POINTWISE_PIXELS);
     for (int64_t task = first; task < last; task++) {
         int64_t part = task % deep, place = task / deep, group = place / strips % d->groups;
         int64_t image = place / strips / d->groups, start = place % strips * strip;
         int64_t pixels = least(strip, plane - start);
+        int in_place = aligned || (k <= UNALIGNED_FILTERS && pixels == strip);
         int64_t filter = group * k + part * POINTWISE_FILTERS;
         int64_t filters = least(POINTWISE_FILTERS, k - part * POINTWISE_FILTERS);
         int64_t at = (image * d->k + filter) * plane + start;

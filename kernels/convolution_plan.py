@@ -58,6 +58,7 @@ STRIP_TILES = 16  # over which they stay there
 POINTWISE_FILTERS = 64  # of a task
 POINTWISE_CHANNELS = 64  # of a slice of its sums
 POINTWISE_VECTORS = 6  # pixels of a task: 24 KB of a whole slice
+UNALIGNED_FILTERS = 24  # up to which a copy of pixels costs more than loads that span lines
 POINTWISE_STRIPS = 8  # as many times that at most, if the sums are short
 STACKED_BYTES = 256 << 10  # of that of one channel
 KEEP_BYTES = 640 << 10  # of packed filters that are kept from block to block

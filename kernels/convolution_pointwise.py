@@ -3,7 +3,8 @@ that of planes. The twin is csrc/convolution_pointwise.c.
 
 The work is a range of tasks: for each (image, group, strip of pixels) one for each block of filters.
 The sums of a task go by slices of channels, so that a slice of the strip stays in L1 for all
-filters. It is read where it is if planes begin where vectors do, else through a copy.
+filters. It is read where it is if planes begin where vectors do, or if the filters are few and the
+strip is whole, else through a copy.
 """
 
 from loopnest.kernels import tiles
@@ -11,6 +12,7 @@ from loopnest.kernels.convolution_plan import (
     POINTWISE_CHANNELS,
     POINTWISE_FILTERS,
     POINTWISE_VECTORS,
+    UNALIGNED_FILTERS,
     ceil_div,
     pointwise_pixels,
 )
@@ -58,7 +60,7 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
     zero, size, lanes = x.dtype.type(0), x.itemsize, VECTOR_BYTES // x.itemsize
     strip = pointwise_pixels(terms, k, lanes)
     strips, deep = ceil_div(plane, strip), ceil_div(k, POINTWISE_FILTERS)
-    in_place = plane % lanes == 0
+    aligned = plane % lanes == 0
     image_step = plane * size
     sums = address_of(work)
     copy = sums + POINTWISE_FILTERS * POINTWISE_VECTORS * VECTOR_BYTES
@@ -66,13 +68,14 @@ def conv2d_pointwise(x, weight, bias, groups, first, last, more, rectify, work, 
     own_bias = own + CHANNEL_ROWS * POINTWISE_CHANNELS * size
     finish = (ADD if more.size else 0) + (RECTIFY if rectify else 0)
     addend = address_of(more) - address_of(y)
-    if not in_place:  # what is not used must not be slow subnormals
+    if not aligned:  # what is not used must not be slow subnormals
         clear(zero, copy, POINTWISE_CHANNELS * POINTWISE_VECTORS * lanes)
     for task in range(first, last):
         place, part = divmod(task, deep)
         rest, column = divmod(place, strips)
         image, group = divmod(rest, groups)
         start, pixels = column * strip, min(strip, plane - column * strip)
+        in_place = aligned or (k <= UNALIGNED_FILTERS and pixels == strip)
         filter_ = group * k + part * POINTWISE_FILTERS
         filters = min(POINTWISE_FILTERS, k - part * POINTWISE_FILTERS)
         target = address_of(y) + ((image * all_k + filter_) * plane + start) * size
