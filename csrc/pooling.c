@@ -3,6 +3,32 @@
 
 #include "pooling_rows.h"
 
+/* The usual pooling of more than caches hold: streamed, and PARTS of the rows by turns, for memory
+ * gives more where several of its pages are read at a time. */
+static void F(avg_by_parts)(const real *x, const ln_pool2d_shape *d, int64_t divisor, real *work,
+                            int64_t first, int64_t last, real *y)
+{
+    int64_t width = d->w, rows = (last - first + LN_PARTS - 1) / LN_PARTS;
+    int64_t end_of_x = ((last - 1) / d->oh + 1) * d->h * width;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t part = 0; part < LN_PARTS && first + part * rows + i < last; part++) {
+            int64_t row = first + part * rows + i, start = (row / d->oh * d->h + row % d->oh * 2) * width;
+            real *to = y + row * d->ow, *buffer = work + part * (d->ow + LN_SLACK);
+            int64_t held = ((uintptr_t)to & 63) / sizeof *to; /* of a line that this part began */
+            held = held <= i * d->ow ? held : 0;
+            int64_t count = pool_min(rounded(d->ow, width), (end_of_x - start - width) >> 1);
+            F(row_fetch)(x + start, 2 * width);
+            F(row_mean_of_2_by_2)(x + start, x + start + width, buffer + held, count, divisor);
+            if (i + 1 == rows || row + 1 == last) {
+                F(row_put)(buffer, to - held, held + d->ow);
+                continue;
+            }
+            int64_t written = F(row_stream)(buffer, to - held, held + d->ow);
+            memmove(buffer, buffer + written, 64); /* what is left fills no line */
+        }
+    STREAM_FENCE();
+}
+
 void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad, int64_t divisor,
                     real *work, int64_t first, int64_t last, real *y)
 {
@@ -13,6 +39,10 @@ void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad
     real *used = half ? work + width + LN_SLACK : work; /* the row as it is used */
     int usual = d->stride_w == 2 && d->kernel_w == 2 && d->kernel_h == 2 && inner_count == d->ow;
     int64_t end_of_x = ((last - 1) / d->oh + 1) * height * width;
+    if (pool_halves(d) && (last - first) * d->ow * REAL_BYTES >= LN_STREAM_FROM) {
+        F(avg_by_parts)(x, d, divisor ? divisor : 4, work, first, last, y);
+        return;
+    }
     for (int64_t row = first; row < last; row++) {
         int64_t plane = row / d->oh;
         window h = pool_window(row % d->oh, d->stride_h, d->pad_h, height, d->kernel_h);
@@ -98,8 +128,7 @@ void OP(avg_pool2d_backward)(const real *dy, const ln_pool2d_shape *d, int64_t i
     real *row = work + d->ow + LN_SLACK; /* sums along a row */
     real *halves = row + width + LN_SLACK;
     window whole = {0, d->kernel_w, d->kernel_w};
-    if (d->kernel_h == 2 && d->kernel_w == 2 && d->stride_h == 2 && d->stride_w == 2 && d->pad_h == 0
-        && d->pad_w == 0 && 2 * d->oh <= height && 2 * d->ow <= width) {
+    if (pool_halves(d)) {
         F(avg_backward_2_by_2)(dy, d, divisor ? divisor : 4, work, first, last, dx);
         return;
     }

@@ -5,6 +5,7 @@
 #define LN_POOLING_ROWS
 #define LN_AHEAD 4096 /* bytes */
 #define LN_STREAM_FROM (8 << 20) /* bytes of output: four times a large L2 */
+#define LN_PARTS 4 /* of an average of 2x2 that is streamed */
 #define LN_SLACK 64 /* elements of work space behind a row, for counts rounded up */
 
 static inline int64_t pool_min(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -51,6 +52,13 @@ static inline range pool_taps(int64_t start, int64_t size, int64_t kernel, int64
     int64_t first = start < 0 ? (-start + dilation - 1) / dilation : 0;
     int64_t last = pool_min(start < size ? (size - 1 - start) / dilation + 1 : 0, kernel);
     return (range){first, pool_max(first, last)};
+}
+
+/* The usual pooling: windows of 2 x 2 side by side, all within the input. */
+static inline int pool_halves(const ln_pool2d_shape *d)
+{
+    return d->kernel_h == 2 && d->kernel_w == 2 && d->stride_h == 2 && d->stride_w == 2 && d->pad_h == 0
+        && d->pad_w == 0 && 2 * d->oh <= d->h && 2 * d->ow <= d->w;
 }
 
 /* How many rows are worked on together. */
@@ -115,7 +123,8 @@ static inline int64_t F(row_stream)(const real *buffer, real *y, int64_t count)
 {
     int64_t line = 64 / (int64_t)sizeof *y;
     int64_t at = pool_min(count, (int64_t)(-(uintptr_t)y & 63) / (int64_t)sizeof *y);
-    memcpy(y, buffer, (size_t)at * sizeof *y); /* up to the first line */
+    if (at)
+        memcpy(y, buffer, (size_t)at * sizeof *y); /* up to the first line */
     for (; at + line <= count; at += line)
         for (int64_t i = at; i < at + line; i += LANES) F(stream)(y + i, F(load)(buffer + i));
     return at;

@@ -18,6 +18,7 @@ from loopnest.kernels.jit import block, fragment, kernel
 from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.pooling_rows import (
+    PARTS,
     SLACK,
     STREAM_FROM,
     add,
@@ -56,6 +57,38 @@ _U = np.uint64
 _ONE, _NONE = np.int64(1), np.int64(0)  # of one type with variables: a literal has its own
 
 
+@fragment
+def avg_by_parts(zero, x, height, width, out_h, out_w, divisor, work, first, last, y):
+    """The usual pooling of more than caches hold: streamed, and PARTS of the rows by turns.
+
+    Memory gives more where several of its pages are read at a time.
+    """
+    prefer_wide()
+    size, rows = size_of(zero), (last - first + PARTS - 1) // PARTS
+    from_x, to_y, space = _U(x.ctypes.data), np.int64(y.ctypes.data), np.int64(work.ctypes.data)
+    end_of_x = ((last - 1) // out_h + 1) * height * width
+    for i in range(rows):
+        for part in range(PARTS):
+            row = first + part * rows + i
+            if row >= last:
+                break
+            plane = np.int64(_U(row) // _U(out_h))
+            start = (plane * height + 2 * (row - plane * out_h)) * width
+            to, buffer = to_y + row * out_w * size, part * (out_w + SLACK)
+            held = to % 64 // size  # of a line that this part began
+            held = held if held <= i * out_w else 0
+            count = min(rounded(out_w, width), (end_of_x - start - width) >> 1)
+            fetch(from_x + _U(start * size), 2 * width * size)
+            mean_of_2_by_2(x, start, start + width, work, buffer + held, count, divisor)
+            source, to, held = space + buffer * size, to - held * size, held + out_w
+            if i == rows - 1 or row == last - 1:
+                move(zero, source, to, held)
+                continue
+            written = stream(zero, source, to, held)
+            move(zero, source + written * size, source, held - written)
+    stream_fence()
+
+
 @kernel
 def avg_pool2d(
     x, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, include_pad, divisor,
@@ -76,6 +109,11 @@ def avg_pool2d(
     base = width + SLACK if half else 0  # where work holds the row as it is used
     end_of_x = ((last - 1) // out_h + 1) * height * width
     usual = stride_w == kernel_w == kernel_h == 2 and inner_last - inner_first == out_w
+    large = (last - first) * out_w * size_of(x1.dtype.type(0)) >= STREAM_FROM
+    if large and usual and stride_h == 2 and pad_h == pad_w == 0 and 2 * out_h <= height:
+        zero, by = x1.dtype.type(0), divisor if divisor else 4
+        avg_by_parts(zero, x1, height, width, out_h, out_w, by, work, first, last, y1)
+        return
     for plane in range(first // out_h, (last - 1) // out_h + 1):
         for oh in range(max(first - plane * out_h, 0), min(last - plane * out_h, out_h)):
             top, bottom, padded_h = window(oh, stride_h, pad_h, height, kernel_h)

@@ -40,6 +40,7 @@ from loopnest.kernels.wide import add as plus
 
 _U = np.uint64
 _LINE, _AHEAD = _U(64), _U(4096)  # bytes
+PARTS = 4  # of an average of 2x2 that is streamed
 SLACK = 64  # elements of work space behind a row, for counts rounded up
 STREAM_FROM = 8 << 20  # bytes of output: four times a large L2
 

@@ -322,3 +322,23 @@ def test_large_gradients_of_2x2_averages_go_past_the_caches(backend, dtype):
                 ln.avg_pool2d_backward(dy, np.broadcast_to(dtype(0), out.shape), 2, out=out)
             assert_same_bits(out, expected)
             assert (memory[:offset] == 7).all() and (memory[offset + out.size :] == 7).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backend", ln.available_backends())
+def test_large_2x2_averages_go_past_the_caches(backend, dtype):
+    """Parts of the rows by turns, lines written whole wherever a part begins and ends among them."""
+    rng = np.random.default_rng(12)
+    for h, w, planes in ((113, 112, 700), (64, 45, 3001), (2, 3, 2_100_001), (4000, 2301, 1)):
+        x = rng.standard_normal((1, planes, h, w)).astype(dtype)
+        x[:, :, :2, :2] = -0.0
+        even, odd = x[:, :, : h // 2 * 2 : 2], x[:, :, 1::2]
+        columns = (even + dtype(0)) + odd
+        sums = (columns[..., : w // 2 * 2 : 2] + dtype(0)) + columns[..., 1::2]
+        for offset, divisor in ((0, None), (1, 3), (5, None)):
+            memory = np.full(sums.size + 64, 7, dtype)
+            out = memory[offset : offset + sums.size].reshape(sums.shape)
+            with ln.use_backend(backend):
+                ln.avg_pool2d(x, 2, divisor_override=divisor, out=out)
+            assert_same_bits(out, sums / dtype(divisor or 4))
+            assert (memory[:offset] == 7).all() and (memory[offset + out.size :] == 7).all()
