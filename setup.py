@@ -38,7 +38,7 @@ def direct_calls():
             ["csrc/direct.c"],
             include_dirs=[numpy.get_include()],
             define_macros=[("Py_LIMITED_API", "0x030A0000")],
-            depends=["csrc/spin.h"],
+            depends=["csrc/spin.h", "csrc/direct_call.h"],
             extra_compile_args=["-std=c11", "-O2", "-g0"],
             py_limited_api=True,
             optional=True,
