@@ -176,7 +176,13 @@ static inline void F(row_mean_of_2_by_2)(const real *a, const real *b, real *y, 
     real by = (real)divisor;
     if ((divisor & (divisor - 1)) == 0) {
         by = 1 / by;
-        INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = F(sum_of_2_by_2)(a + 2 * i, b + 2 * i) * by;
+        int64_t i = 0; /* in vectors by hand: the compiler would pick pairs apart in both rows */
+        for (; i + LANES <= count; i += LANES) {
+            F(vec) low = (F(load)(a + 2 * i) + (real)0) + F(load)(b + 2 * i);
+            F(vec) high = (F(load)(a + 2 * i + LANES) + (real)0) + F(load)(b + 2 * i + LANES);
+            F(store)(y + i, ((F(even)(low, high) + (real)0) + F(odd)(low, high)) * by);
+        }
+        for (; i < count; i++) y[i] = F(sum_of_2_by_2)(a + 2 * i, b + 2 * i) * by;
     } else {
         INDEPENDENT for (int64_t i = 0; i < count; i++) y[i] = F(sum_of_2_by_2)(a + 2 * i, b + 2 * i) / by;
     }

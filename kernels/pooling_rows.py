@@ -220,10 +220,10 @@ def mean_of_2_by_2(x, a, b, y, to, count, divisor):
         zero, factor, whole = splat(x.dtype.type(0)), splat(by), _U(count) & ~_U(LANES - 1)
         for i in range(_U(0), whole, _U(LANES)):
             p, q = a + _U(2) * i, b + _U(2) * i
-            p0, p1, q0, q1 = load(x, p), load(x, p + _U(LANES)), load(x, q), load(x, q + _U(LANES))
-            left = plus(plus(evens(p0, p1), zero), evens(q0, q1))
-            right = plus(plus(odds(p0, p1), zero), odds(q0, q1))
-            store(y, to + i, mul(plus(plus(left, zero), right), factor))
+            low = plus(plus(load(x, p), zero), load(x, q))
+            high = plus(plus(load(x, p + _U(LANES)), zero), load(x, q + _U(LANES)))
+            sums = plus(plus(evens(low, high), zero), odds(low, high))
+            store(y, to + i, mul(sums, factor))
         for i in range(whole, _U(count)):
             y[to + i] = sum_of_2_by_2(x, a, b, i) * by
     else:
