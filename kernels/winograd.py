@@ -22,7 +22,7 @@ import numpy as np
 
 from loopnest.kernels.convolution_plan import ceil_div
 from loopnest.kernels.convolution_tiled import copy_numbers
-from loopnest.kernels.jit import block, jitable, kernel, scalar
+from loopnest.kernels.jit import fragment, inlined, jitable, kernel
 from loopnest.kernels.simd_copies import copy_transposed
 from loopnest.kernels.simd_tiles import (
     VECTOR_BYTES,
@@ -97,26 +97,26 @@ def prepare_winograd(n, channels, k, groups, out_h, out_w, itemsize):
     return strip, columns, part, tasks, filters, work
 
 
-@scalar
+@inlined
 def filter_transform(a, b, c, half):
     """G (a, b, c)"""
     outer = a + c
     return a, (outer + b) * half, (outer - b) * half, c
 
 
-@scalar
+@inlined
 def input_transform(a, b, c, d):
     """B^T (a, b, c, d)"""
     return a - c, b + c, c - b, b - d
 
 
-@scalar
+@inlined
 def output_transform(a, b, c, d):
     """A^T (a, b, c, d)"""
     return a + b + c, b - c - d
 
 
-@scalar
+@inlined
 def store_four(values, target, step):
     store(values[0], target)
     store(values[1], target + step)
@@ -124,7 +124,7 @@ def store_four(values, target, step):
     store(values[3], target + _U(3) * step)
 
 
-@scalar
+@inlined
 def load_four(zero, source, step):
     return (
         load(zero, source),
@@ -134,14 +134,14 @@ def load_four(zero, source, step):
     )
 
 
-@scalar
+@inlined
 def filter_row(half, source):
     """One row of 3x3 filters, lane by lane, transformed along the row."""
     a, b = load(half, source), load(half, source + _VECTOR)
     return filter_transform(a, b, load(half, source + _U(2) * _VECTOR), spread(half))
 
 
-@block
+@fragment
 def transform_filter(half, source, target, step):
     """Filters of one channel, lane by lane: nine vectors in, 16 out, ``step`` bytes apart."""
     more, row, down = spread(half), _U(3) * _VECTOR, _U(4) * step
@@ -182,7 +182,7 @@ def transform_filters(weight, groups, first, last, work, u):
         target += _U(POSITIONS) * position
 
 
-@scalar
+@inlined
 def input_row(zero, source):
     """One row of a vector of 4x4 tiles, two columns apart, transformed along the row."""
     step = _U(2 * size_of(zero))
@@ -191,7 +191,7 @@ def input_row(zero, source):
     return input_transform(even(a, b), odd(a, b), even(c, d), odd(c, d))
 
 
-@scalar
+@inlined
 def transform_input(zero, source, line, target, step):
     """A vector of tiles: four rows of input in, 16 vectors out, ``step`` bytes apart."""
     a, b = input_row(zero, source), input_row(zero, source + line)
@@ -203,14 +203,14 @@ def transform_input(zero, source, line, target, step):
     store_four(input_transform(a[3], b[3], c[3], d[3]), target + _U(3) * step, down)
 
 
-@block
+@fragment
 def clear_numbers(zero, target, count):
     lanes = VECTOR_BYTES // size_of(zero)
     for i in range(0, count, lanes):
         store_first(spread(zero), target + _U(i * size_of(zero)), count - i)
 
 
-@block
+@fragment
 def copy_padded(zero, x, height, width, top, left, rows, columns, lines):
     """``rows`` lines of ``columns`` numbers of a plane, the first at (-top, -left): zeros outside."""
     size = size_of(zero)
@@ -224,7 +224,7 @@ def copy_padded(zero, x, height, width, top, left, rows, columns, lines):
         copy_numbers(zero, from_, target + _U(i * columns * size), count)
 
 
-@block
+@fragment
 def transform_inputs(
     zero, x, channels, height, width, top, left, columns, begin, end, strip, lines, v
 ):
@@ -258,7 +258,7 @@ def transform_inputs(
 def _product(nv):
     """Tile maker: CHANNEL_ROWS filters by ``nv`` vectors of tiles, over all channels."""
 
-    @scalar
+    @inlined
     def product(zero, u, v, step, channels, m):
         size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
         acc = zero_tile(zero, CHANNEL_ROWS, nv)
@@ -274,7 +274,7 @@ def _product(nv):
 product_1, product_2, product_3 = _product(1), _product(2), _product(3)
 
 
-@block
+@fragment
 def multiply(zero, u, v, m, channels, filters, tiles, strip, v_step, m_step):
     """M of so many filters, in blocks of U one after the other, and tiles of a strip."""
     size, lanes = size_of(zero), VECTOR_BYTES // size_of(zero)
@@ -298,7 +298,7 @@ def multiply(zero, u, v, m, channels, filters, tiles, strip, v_step, m_step):
             u += _U(channels * FILTERS * size)
 
 
-@block
+@fragment
 def transform_output(zero, source, step, bias, y, y_line, rows, count):
     """A vector of tiles: 16 vectors in, two rows of y (or one) of ``count`` numbers out."""
     down = _U(4) * step
@@ -320,7 +320,7 @@ def transform_output(zero, source, step, bias, y, y_line, rows, count):
         store_first(zip_high(p, q), y + y_line + _VECTOR, count - lanes)
 
 
-@block
+@fragment
 def transform_outputs(
     zero, m, step, strip, bias, filters, y, out_h, out_w, columns, begin, end, left
 ):
