@@ -24,7 +24,8 @@ from loopnest.kernels.simd_copies import (
     copy_padded,
     copy_transposed,
 )
-from loopnest.kernels.simd_tiles import VECTOR_BYTES, address_of, prefetch, size_of
+from loopnest.kernels.simd_prefetch import prefetch
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, address_of, size_of
 from loopnest.kernels.tiles import (
     ADD,
     CHANNEL_ROWS,

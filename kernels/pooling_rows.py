@@ -24,7 +24,8 @@ from loopnest.kernels.simd_pooling import (
     store_some,
     unordered,
 )
-from loopnest.kernels.simd_tiles import VECTOR_BYTES, load_tile, prefetch, size_of, store_tile
+from loopnest.kernels.simd_prefetch import prefetch
+from loopnest.kernels.simd_tiles import VECTOR_BYTES, load_tile, size_of, store_tile
 from loopnest.kernels.wide import (
     LANES,
     evens,

@@ -23,6 +23,7 @@ The twin is csrc/tiles.h.
 """
 
 from loopnest.kernels.jit import fragment, inlined
+from loopnest.kernels.simd_prefetch import prefetch, prefetch_row, prefetch_to_l2
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
     VECTOR_BYTES,
@@ -37,9 +38,6 @@ from loopnest.kernels.simd_tiles import (
     multiply_add,
     multiply_add_gathered,
     multiply_add_stacked,
-    prefetch,
-    prefetch_row,
-    prefetch_to_l2,
     rectified,
     size_of,
     store_columns,
