@@ -21,6 +21,7 @@ FLAGS = [
     "-std=c11",
     "-O3",
     "-g0",  # Python's own flags ask for debug tables, three quarters of the file
+    "-fno-asynchronous-unwind-tables",  # nothing here throws
     "-ffp-contract=off",  # multiply-adds are fused where the source says fma, nowhere else
     "-fno-trapping-math",  # lets gcc vectorise selects
     "-fno-math-errno",  # sqrt and fma become instructions
