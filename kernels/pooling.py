@@ -14,11 +14,9 @@ strides beyond 2.
 
 import numpy as np
 
-from loopnest.kernels.jit import block, fragment, kernel
-from loopnest.kernels.jit import scalar as inlined
+from loopnest.kernels.jit import block, kernel, scalar
 from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.pooling_rows import (
-    PARTS,
     SLACK,
     STREAM_FROM,
     add,
@@ -42,51 +40,18 @@ from loopnest.kernels.pooling_rows import (
     places_of_row,
     rounded,
     split,
-    stream,
     sum_of_few,
     taps,
-    twice,
     window,
 )  # fmt: skip
+from loopnest.kernels.pooling_usual import avg_by_parts, write_twice
 from loopnest.kernels.simd import prefer_wide, select
 from loopnest.kernels.simd_copies import stream_fence
 from loopnest.kernels.simd_lanes import flattened
-from loopnest.kernels.simd_tiles import size_of
+from loopnest.kernels.simd_tiles import address_of, size_of
 
 _U = np.uint64
 _ONE, _NONE = np.int64(1), np.int64(0)  # of one type with variables: a literal has its own
-
-
-@fragment
-def avg_by_parts(zero, x, height, width, out_h, out_w, divisor, work, first, last, y):
-    """The usual pooling of more than caches hold: streamed, and PARTS of the rows by turns.
-
-    Memory gives more where several of its pages are read at a time.
-    """
-    prefer_wide()
-    size, rows = size_of(zero), (last - first + PARTS - 1) // PARTS
-    from_x, to_y, space = _U(x.ctypes.data), np.int64(y.ctypes.data), np.int64(work.ctypes.data)
-    end_of_x = ((last - 1) // out_h + 1) * height * width
-    for i in range(rows):
-        for part in range(PARTS):
-            row = first + part * rows + i
-            if row >= last:
-                break
-            plane = np.int64(_U(row) // _U(out_h))
-            start = (plane * height + 2 * (row - plane * out_h)) * width
-            to, buffer = to_y + row * out_w * size, part * (out_w + SLACK)
-            held = to % 64 // size  # of a line that this part began
-            held = held if held <= i * out_w else 0
-            count = min(rounded(out_w, width), (end_of_x - start - width) >> 1)
-            fetch(from_x + _U(start * size), 2 * width * size)
-            mean_of_2_by_2(x, start, start + width, work, buffer + held, count, divisor)
-            source, to, held = space + buffer * size, to - held * size, held + out_w
-            if i == rows - 1 or row == last - 1:
-                move(zero, source, to, held)
-                continue
-            written = stream(zero, source, to, held)
-            move(zero, source + written * size, source, held - written)
-    stream_fence()
 
 
 @kernel
@@ -172,29 +137,6 @@ def avg_pool2d(
                     y1[to + ow] = total / x1.dtype.type(divisor if divisor else size)
 
 
-@fragment
-def write_twice(zero, work, buffer, held, out_w, width, to, streams):
-    """Two rows of the usual pooling's gradient, from shares in work; (written to, held).
-
-    Rows follow each other in the ``buffer``, a place in work, which holds what fills no line yet.
-    """
-    size, space = size_of(zero), np.int64(work.ctypes.data)
-    for _ in range(2):
-        twice(work, 0, work, buffer + held, out_w)
-        if width > 2 * out_w:
-            work[_U(buffer + held + 2 * out_w)] = zero
-        held += width
-        written, source = held, space + buffer * size
-        if streams:
-            written = stream(zero, source, to, held)
-        else:
-            move(zero, source, to, held)
-        to += written * size
-        held -= written
-        move(zero, source + written * size, source, held)
-    return to, held
-
-
 @kernel
 def avg_pool2d_backward(
     dy, kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, include_pad, divisor, work, first,
@@ -221,7 +163,7 @@ def avg_pool2d_backward(
     streams = usual and (last - first) * height * width * size_of(zero) >= STREAM_FROM
     for plane in range(first, last):
         fresh = 0  # rows of dx from here on hold nothing yet
-        to, held = np.int64(dx.ctypes.data) + plane * height * width * size_of(zero), 0
+        to, held = address_of(dx) + plane * height * width * size_of(zero), 0
         for oh in range(out_h):
             top, bottom, padded_h = window(oh, stride_h, pad_h, height, kernel_h)
             start = (plane * out_h + oh) * out_w
@@ -266,7 +208,7 @@ def avg_pool2d_backward(
                 else:
                     copy(work, row, dx1, to, width)
             fresh = max(fresh, bottom)
-        move(zero, np.int64(work.ctypes.data) + row * size_of(zero), to, held)
+        move(zero, address_of(work) + row * size_of(zero), to, held)
         fill(dx1, (plane * height + fresh) * width, (height - fresh) * width, zero)
     if streams:
         stream_fence()
@@ -402,7 +344,7 @@ def max_pool2d(
         row += to_h - from_h
 
 
-@inlined
+@scalar
 def max_of_window(x, plane, h0, w0, row_taps, column_taps, dilation_h, dilation_w, width):
     """(maximum, its place in the plane) of one window; no branch on the values."""
     best, best_index = x.dtype.type(-np.inf), np.int64(-1)

@@ -7,10 +7,9 @@ written too much lies in work space, or is overwritten by the next row.
 
 import numpy as np
 
-from loopnest.kernels.jit import block, fragment
+from loopnest.kernels.jit import block, fragment, scalar
 
 # Forced inline: Numba counts the references of an array that is passed on, at each call.
-from loopnest.kernels.jit import scalar as inlined
 from loopnest.kernels.simd import select
 from loopnest.kernels.simd_copies import copy_lanes, stream_line
 from loopnest.kernels.simd_pooling import (
@@ -49,7 +48,7 @@ STREAM_FROM = 8 << 20  # bytes of output: four times a large L2
 # ---- windows ----
 
 
-@inlined
+@scalar
 def window(out, stride, pad, size, kernel_size):
     """(first, last, padded) of a window: clipped to the input, and its length with padding."""
     start = out * stride - pad
@@ -57,7 +56,7 @@ def window(out, stride, pad, size, kernel_size):
     return max(start, 0), min(end, size), end - start
 
 
-@inlined
+@scalar
 def inner(stride, pad, size, extent, out):
     """[first, last) of the outputs whose windows lie within the input."""
     first = min((pad + stride - 1) // stride, out)
@@ -65,7 +64,7 @@ def inner(stride, pad, size, extent, out):
     return first, max(first, min(fitting, out))
 
 
-@inlined
+@scalar
 def taps(start, size, kernel_size, dilation):
     """[first, last) of the taps, the first at ``start``, that lie within the input."""
     if dilation == 1:
@@ -76,7 +75,7 @@ def taps(start, size, kernel_size, dilation):
     return first, max(first, last)
 
 
-@inlined
+@scalar
 def batch(width):
     """How many rows are worked on together: 16 KB of float32.
 
@@ -85,7 +84,7 @@ def batch(width):
     return max(1, min(8, 4096 // width))
 
 
-@inlined
+@scalar
 def element(position, half):
     """Where the element at ``position`` of a row is, once it is split (half is not 0)."""
     return (position & 1) * half + (position >> 1) if half else position
@@ -94,27 +93,27 @@ def element(position, half):
 # ---- rows ----
 
 
-@inlined
+@scalar
 def rounded(count, room):
     """``count`` as a multiple of 32, but at most ``room``."""
     return min((count + 31) & ~31, room)
 
 
-@inlined
+@scalar
 def fill(y, to, count, value):
     to = _U(to)
     for i in range(_U(count)):
         y[to + i] = value
 
 
-@inlined
+@scalar
 def copy(x, a, y, to, count):
     a, to = _U(a), _U(to)
     for i in range(_U(count)):
         y[to + i] = x[a + i]
 
 
-@inlined
+@scalar
 def split(x, a, y, even, odd, count):
     """``count`` pairs: the first of each to y[even:], the second to y[odd:]."""
     a, even, odd = _U(a), _U(even), _U(odd)
@@ -123,7 +122,7 @@ def split(x, a, y, even, odd, count):
         y[odd + i] = x[a + _U(2) * i + _U(1)]
 
 
-@inlined
+@scalar
 def merge(x, even, odd, y, to, count):
     """The reverse of `split`."""
     even, odd, to = _U(even), _U(odd), _U(to)
@@ -132,7 +131,7 @@ def merge(x, even, odd, y, to, count):
         y[to + _U(2) * i + _U(1)] = x[odd + i]
 
 
-@inlined
+@scalar
 def fetch(address, size):
     """Ask for ``size`` bytes that will be read some rows later; they need not exist.
 
@@ -142,7 +141,7 @@ def fetch(address, size):
         prefetch(address + _AHEAD + at, 0)
 
 
-@inlined
+@scalar
 def twice(x, a, y, to, count):
     """Each number twice, and 0 in place of -0; reads and writes up to whole vectors."""
     zero = splat(x.dtype.type(0))
@@ -182,35 +181,35 @@ def stream(zero, source, target, count):
 # ---- sums: each begins with 0, so that -0 becomes 0 ----
 
 
-@inlined
+@scalar
 def first_sum(x, a, y, to, count):
     a, to = _U(a), _U(to)
     for i in range(_U(count)):
         y[to + i] = x[a + i] + x.dtype.type(0)
 
 
-@inlined
+@scalar
 def first_sum_of_2(x, a, b, y, to, count):
     a, b, to = _U(a), _U(b), _U(to)
     for i in range(_U(count)):
         y[to + i] = (x[a + i] + x.dtype.type(0)) + x[b + i]
 
 
-@inlined
+@scalar
 def add(x, a, y, to, count):
     a, to = _U(a), _U(to)
     for i in range(_U(count)):
         y[to + i] += x[a + i]
 
 
-@inlined
+@scalar
 def sum_of_2_by_2(x, a, b, i):
     """Sum of a pair of two rows, in the order of the general case."""
     zero, left, right = x.dtype.type(0), _U(2) * i, _U(2) * i + _U(1)
     return (((x[a + left] + zero) + x[b + left]) + zero) + ((x[a + right] + zero) + x[b + right])
 
 
-@inlined
+@scalar
 def mean_of_2_by_2(x, a, b, y, to, count, divisor):
     """Sums of the pairs of two rows, divided as `divide` does it; the usual pooling."""
     a, b, to = _U(a), _U(b), _U(to)
@@ -232,7 +231,7 @@ def mean_of_2_by_2(x, a, b, y, to, count, divisor):
             y[to + i] = sum_of_2_by_2(x, a, b, i) / by
 
 
-@inlined
+@scalar
 def divide(y, to, count, divisor):
     """Divide by an integer; by a power of two as a product, which gives the same bits."""
     to = _U(to)
@@ -246,7 +245,7 @@ def divide(y, to, count, divisor):
             y[to + i] /= by
 
 
-@inlined
+@scalar
 def sum_of_few(x, first, last):
     total = x.dtype.type(0)
     for i in range(_U(first), _U(last)):
@@ -257,7 +256,7 @@ def sum_of_few(x, first, last):
 # ---- maxima: of equal values the first stays ----
 
 
-@inlined
+@scalar
 def best_of_3(zero, a, b, c, y, count, nan):
     """Of ``count`` numbers at three addresses; y may be a. NaN is told only if ``nan``."""
     lanes, step = VECTOR_BYTES // size_of(zero), _U(VECTOR_BYTES)
@@ -277,7 +276,7 @@ def best_of_3(zero, a, b, c, y, count, nan):
         store_some(larger_or_nan(best, load_some(zero, c, rest)), y, rest)
 
 
-@inlined
+@scalar
 def better_of_2_or_nan(x, a, b, y, to, count):
     a, b, to = _U(a), _U(b), _U(to)
     for i in range(_U(count)):
@@ -286,7 +285,7 @@ def better_of_2_or_nan(x, a, b, y, to, count):
         y[to + i] = w if (w > best) | (w != w) else best
 
 
-@inlined
+@scalar
 def better_or_nan(x, a, y, to, count):
     a, to = _U(a), _U(to)
     for i in range(_U(count)):
@@ -322,7 +321,7 @@ def places_of_row(zero, x, at, stride, step, taps_w, pitch, taps_h, y, places, c
         places += _U(8 * lanes)
 
 
-@inlined
+@scalar
 def has_nan(zero, x, count):
     """Whether one of ``count`` numbers at an address is NaN; two vectors at a time."""
     lanes, step, seen = VECTOR_BYTES // size_of(zero), _U(VECTOR_BYTES), np.int64(0)
@@ -335,7 +334,7 @@ def has_nan(zero, x, count):
     return seen != 0
 
 
-@inlined
+@scalar
 def max_of_few(x, first, step, count):
     """No branch on the values: which is the larger, nobody can foretell."""
     best = x[_U(first)]

@@ -4,6 +4,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from loopnest.kernels.simd_columns import _transpose
 from loopnest.kernels.simd_tiles import (
     _I32,
     Vector,
@@ -14,7 +15,6 @@ from loopnest.kernels.simd_tiles import (
     _size,
     _steps,
     _store_some,
-    _transpose,
 )
 
 

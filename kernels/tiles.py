@@ -23,6 +23,7 @@ The twin is csrc/tiles.h.
 """
 
 from loopnest.kernels.jit import fragment, inlined
+from loopnest.kernels.simd_columns import finish_columns, store_columns
 from loopnest.kernels.simd_prefetch import prefetch, prefetch_row, prefetch_to_l2
 from loopnest.kernels.simd_tiles import (
     REGISTERS,
@@ -31,7 +32,6 @@ from loopnest.kernels.simd_tiles import (
     add_rows,
     add_to_columns,
     add_to_rows,
-    finish_columns,
     integer_at,
     load_column,
     load_tile,
@@ -40,7 +40,6 @@ from loopnest.kernels.simd_tiles import (
     multiply_add_stacked,
     rectified,
     size_of,
-    store_columns,
     store_rows,
     store_tile,
     unknown,
@@ -176,7 +175,8 @@ one_channel = _channel_rows(1, 8)
 def _plane_rows(mr, nv):
     """Tile maker for 1x1 filters: a are rows of weights, b planes, b_step apart.
 
-    Some of the terms at a time, as above. What lies ``ahead`` bytes after b is asked for.
+    The tile begins in ``sums``, or at zero if it ``starts``, and is left there where y is 0. What lies
+    ``ahead`` bytes after b is asked for.
     """
     finish_rows = _row_finisher(mr, nv)
 

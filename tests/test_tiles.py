@@ -442,3 +442,8 @@ def test_compiled_kernels_have_names_of_their_own():
             if isinstance(getattr(value, "_cache", None), _KernelCache):
                 name = value.py_func.__module__, value.py_func.__qualname__
                 assert found.setdefault(name, value) is value, name
+
+
+def test_parts_of_kernels_raise_when_python_calls_them():
+    with pytest.raises((KeyError, TypeError)):
+        kernels.convolution_tiled.place_of(1, 2, 3, 4, 5)
