@@ -297,8 +297,9 @@ PIECE void F(channel_rows)(const real *a, int64_t a_step, const real *b, const i
     F(finish_rows)(acc, bias, more, rectify, y, y_step, height, width, each, mr, nv);
 }
 
-/* For 1x1 filters: A are rows of weights, a_step apart, B planes, b_step apart; some of the terms at
- * a time, as above. What lies `ahead` numbers after B is asked for. */
+/* For 1x1 filters: A are rows of weights, a_step apart, B planes, b_step apart. The tile begins in
+ * `sums`, or at zero if it `starts`, and is left there where y is NULL. What lies `ahead` numbers
+ * after B is asked for. */
 PIECE void F(plane_rows)(const real *a, int64_t a_step, const real *b, int64_t b_step,
                          int64_t count, int64_t ahead, real *sums, int starts, const real *bias,
                          const real *more, int rectify, real *y, int64_t y_step, int64_t height,
