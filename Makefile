@@ -6,6 +6,7 @@ PYTEST_WORKERS ?= 2
 BIN := .venv/bin
 TOOLS := .venv/.tools
 INSTALLED := .venv/.installed
+TORCH := .venv/.torch
 SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
 
 .PHONY: all test test-full lint exhaustive bench bench-full bench-compare bench-publish \
@@ -29,6 +30,11 @@ $(INSTALLED): $(TOOLS) $(SOURCES)
 		print('backends:', *found, '' if 'c' in found else '(WITHOUT the C extension: no compiler)')"
 	touch $@
 
+# 1 GB, so that the default run does without where it is not there already.
+$(TORCH): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	touch $@
+
 reproduce: $(INSTALLED) ## the worked problems: a table each, plots in out/plots
 	$(BIN)/loopnest reproduce --plots out/plots
 
@@ -38,7 +44,7 @@ test: $(INSTALLED) ## all tests, then ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-test-full: $(INSTALLED) ## all tests, and what `make test` leaves out: every case inside @njit in both dtypes
+test-full: $(INSTALLED) $(TORCH) ## all tests, and what `make test` leaves out: every case inside @njit in both dtypes, PyTorch
 	LOOPNEST_FULL=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 
 exhaustive: $(INSTALLED) ## every float32 input of every activation, both backends: docs/accuracy.md

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skips
 
 import loopnest as ln
 from loopnest import threads
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    skips.refuse_others(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    report = yield
+    skips.refuse_others(report)
+    return report
 
 
 @pytest.fixture(params=["numba", "c"])

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -72,11 +73,14 @@ def check(name: str, said: str) -> None:
         assert said.count("\n") == 17 and "sum 122" in said
 
 
-@pytest.mark.skipif(not shutil.which("pkg-config"), reason="no pkg-config")
 def test_pkg_config(prefix, tmp_path):
+    """With the system's pkg-config, else the one of the package pkgconf beside the interpreter."""
     folder = tmp_path / "c"
     shutil.copytree(ROOT / "examples" / "c", folder, ignore=lambda *_: EXAMPLES)
-    found = {**os.environ, "PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")}
+    programs = os.pathsep.join([os.environ["PATH"], str(Path(sys.executable).parent)])
+    found = {
+        **os.environ, "PATH": programs, "PKG_CONFIG_PATH": str(prefix / "lib" / "pkgconfig")
+    }  # fmt: skip
     assert call("pkg-config", "--modversion", "loopnest", env=found).strip() == ln.__version__
     call("make", "-C", folder, env=found)
     check("train", call(folder / "train", env={**found, "LD_LIBRARY_PATH": str(prefix / "lib")}))

@@ -1,6 +1,5 @@
 """The scripts in examples/logic run; what they reach is in the README."""
 
-import os
 import re
 import subprocess
 import sys
@@ -26,8 +25,6 @@ def run(script, *options):
 def test_script(script, needs, tmp_path):
     if needs:
         pytest.importorskip(needs)
-    if script in ("digits", "mnist5k") and not os.environ.get("LOOPNEST_FULL"):
-        pytest.skip("takes long; LOOPNEST_FULL=1 runs it")
     text = run(f"{script}.py", "--seeds", "1", "--epochs", "1", "--export", str(tmp_path))
     assert "simplified" in text and "samples a second" in text
     accuracies = [float(p) for p in re.findall(r"mean\s*\S\s*(\d+\.\d+)%", text)]
