@@ -23,7 +23,7 @@ import reference_optimizer
 import results
 import timing
 from cases import Case, bench_cases, tolerance
-from machine import caches, usable_cores
+from machine import caches, keep_to, usable_cores
 from targets import QUICK, TARGETS
 
 
@@ -167,6 +167,7 @@ class Board:
         columns: dict[str, dict[str, Any]] = {}
         entries: dict[str, timing.Prepared] = {}
         expected = Expected(row)
+        keep_to(min(row.threads, usable_cores()))
         for name, peer in self.competitors.items():
             peer.set_threads(row.threads)
             if not peer.supports(row.case, row.dtype):
@@ -188,10 +189,23 @@ class Board:
         )
         for name, taken in samples.items():
             columns[name] |= {"state": "ok", "calls": taken.calls, "samples_ns": taken.ns}
+            columns[name] |= {"cores": taken.cores} | refused_cores(taken.cores, row.threads)
         record = results.row_record(row, columns, self.run.data)
         if str(row.case) in TARGETS:
             record["target"] = dict(zip(("numba", "c"), TARGETS[str(row.case)], strict=True))
         return record
+
+
+# Measured clocks of wall and processor differ by less than this share.
+CLOCKS_AGREE = 0.05
+
+
+def refused_cores(cores: float, threads: int) -> dict[str, str]:
+    """What replaces the state of a competitor that kept more cores busy than it had threads."""
+    if cores <= threads * (1 + CLOCKS_AGREE):
+        return {}
+    error = f"kept {cores:.2f} cores busy on {threads} threads: its time compares with nothing"
+    return {"state": "failed", "error": error}
 
 
 def measured_limits() -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -42,11 +43,34 @@ def version(package: str) -> str | None:
         return None
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
+@functools.cache
+def _cores() -> tuple[int, ...]:
+    """Numbers of the cores that this process might run on when it was first asked."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def usable_cores() -> int:
+    """Count of the cores that this process may run on, `keep_to` aside."""
+    return len(_cores())
+
+
+def keep_to(count: int) -> bool:
+    """Keep all threads of this process to ``count`` cores; False where the system cannot.
+
+    Threads that are started later inherit the cores of the thread that starts them. So no
+    competitor takes two cores for one thread, whatever it makes of its settings.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return False
+    chosen = _cores()[-count:]  # the first core serves most of the machine's interrupts
+    for task in os.listdir("/proc/self/task"):
+        try:
+            os.sched_setaffinity(int(task), chosen)
+        except ProcessLookupError:
+            pass  # the thread has ended meanwhile
+    return True
 
 
 def _bytes(text: str) -> int:

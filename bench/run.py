@@ -144,8 +144,10 @@ def measure_startup(board: Any, say: Any) -> None:
 
 def measure_rest(board: Any, options: argparse.Namespace, say: Any) -> None:
     """What is not a row: first calls, and the limits once more."""
+    import machine
     import results
 
+    machine.keep_to(machine.usable_cores())
     if not options.no_startup:
         measure_startup(board, say)
     if board.run.data["limits"]:

@@ -14,7 +14,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import repeat
-from time import perf_counter_ns
+from time import perf_counter_ns, process_time_ns
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,8 @@ class Samples:
 
     calls: int
     ns: list[float] = field(default_factory=list)
+    wall_ns: int = 0  # of all rounds together,
+    processor_ns: int = 0  # and what all threads of the process took in that time
 
     @property
     def best(self) -> float:
@@ -115,6 +117,11 @@ class Samples:
     @property
     def median(self) -> float:
         return statistics.median(self.ns)
+
+    @property
+    def cores(self) -> float:
+        """Cores that were busy on average."""
+        return self.processor_ns / max(self.wall_ns, 1)
 
 
 def calls_for(entry: Prepared, batch_ns: float) -> int:
@@ -163,7 +170,7 @@ def interleave(
             number += 1
             for name in order:
                 try:
-                    alive[name].ns.append(_sample(entries[name], alive[name], flush))
+                    _sample(entries[name], alive[name], flush)
                 except Exception as error:
                     failed(name, error)
                     del alive[name]
@@ -183,13 +190,17 @@ def _wants_more(alive: dict[str, Samples], done: int, rounds: int, begin: int) -
 LONG_NS = 5e7  # filling the caches again is no part worth mentioning of such a call
 
 
-def _sample(entry: Prepared, before: Samples, flush: Callable[[], None] | None) -> float:
+def _sample(entry: Prepared, taken: Samples, flush: Callable[[], None] | None) -> None:
+    """Add one round to what was taken."""
     entry.before()
     if flush:
         flush()
-    elif not before.ns or before.ns[-1] < LONG_NS:
+    elif not taken.ns or taken.ns[-1] < LONG_NS:
         entry.loop(1)  # its data comes back into the caches that the previous one filled
-    return entry.loop(before.calls) / before.calls
+    begin, processor = perf_counter_ns(), process_time_ns()
+    taken.ns.append(entry.loop(taken.calls) / taken.calls)
+    taken.processor_ns += process_time_ns() - processor
+    taken.wall_ns += perf_counter_ns() - begin
 
 
 # ---- comparison ----

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -29,6 +30,13 @@ results = pytest.importorskip("results")
 targets = pytest.importorskip("targets")
 text = pytest.importorskip("text")
 timing = pytest.importorskip("timing")
+
+
+@pytest.fixture(autouse=True)
+def all_cores():
+    """A measured row keeps the whole process to one core; the next test has all of them."""
+    yield
+    machine.keep_to(machine.usable_cores())
 
 
 def case_named(name):
@@ -379,6 +387,47 @@ def test_limit_is_the_longer_of_arithmetic_and_data():
 )
 def test_times_as_people_read_them(ns, words):
     assert text.time_of(ns) == words
+
+
+class Spinning(Relu):
+    """A right peer that keeps a second thread busy while the clock runs."""
+
+    def relu(self, case, x):
+        def run(a):
+            other = threading.Thread(target=lambda: stats.norm.rvs(size=200_000, random_state=1))
+            other.start()
+            y = np.maximum(stats.norm.rvs(size=200_000, random_state=1)[:1] * 0, a)
+            other.join()
+            return y
+
+        return timing.Prepared(run, (x,))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_one_thread_is_one_core(tmp_path):
+    made = board(tmp_path, spinning=Spinning())
+    record = made.record(row_named("relu-65536"))
+    cores = record["competitors"]["spinning"]["cores"]
+    assert 0 < cores <= 1 + harness.CLOCKS_AGREE
+    seen = []
+    other = threading.Thread(target=lambda: seen.append(len(os.sched_getaffinity(0))))
+    other.start()
+    other.join()
+    assert seen == [1] and len(os.sched_getaffinity(0)) == 1
+
+
+def test_more_processor_time_than_wall_time_is_an_error():
+    assert harness.refused_cores(1.0, 1) == {} == harness.refused_cores(1.99, 2)
+    assert harness.refused_cores(1.94, 1)["state"] == "failed"
+    assert "1.94 cores busy on 1 threads" in harness.refused_cores(1.94, 1)["error"]
+
+
+def test_chains_of_multiply_adds_fit_the_registers():
+    limits = pytest.importorskip("limits")
+    for vector_bytes, machine_name, registers in (
+        (64, "x86_64", 32), (32, "x86_64", 16), (16, "x86_64", 16), (16, "aarch64", 32)
+    ):  # fmt: skip
+        assert 8 <= limits.chain_count(vector_bytes, machine_name) <= registers - 2
 
 
 def test_cores_that_share_a_cache():
