@@ -130,10 +130,22 @@ def _triad(times, a, b, c):
     return a[0]
 
 
-# Loop, dtype, and how many of the arrays it goes over.
+@njit(nogil=True)
+def _update(times, a, b, c):
+    for _ in range(times):
+        for i in range(a.size):
+            a[i] = a[i] * 0.5 + b[i]
+        b[0] += 1.0
+    return a[0]
+
+
+# Loop, dtype, how many of the arrays it goes over, and how often an element of one moves on average.
 BANDWIDTH = {
-    "read": (_read, np.int64, 1), "copy": (_copy, np.int64, 2), "triad": (_triad, np.float64, 3)
-}  # fmt: skip
+    "read": (_read, np.int64, 1, 1.0),
+    "copy": (_copy, np.int64, 2, 1.0),
+    "triad": (_triad, np.float64, 3, 1.0),
+    "update": (_update, np.float64, 2, 1.5),  # in place, as optimizer steps: one array moves twice
+}
 
 
 def _together(workers: list[Any]) -> float:
@@ -178,14 +190,14 @@ def peak(dtype: str, threads: int) -> float:
 
 def bandwidth(name: str, total: int, threads: int) -> float:
     """GB/s of a loop whose arrays together take ``total`` bytes in each thread."""
-    function, dtype, count = BANDWIDTH[name]
+    function, dtype, count, moves = BANDWIDTH[name]
     size = max(total // count // 8, 64)
     sets = [[np.ones(size if j < count else 1, dtype) for j in range(3)] for _ in range(threads)]
 
     def make(times: int, thread: int = 0) -> Any:
         return lambda: function(times, *sets[thread])
 
-    return _rate(make, threads, float(count * size * 8))
+    return _rate(make, threads, moves * count * size * 8)
 
 
 def levels(threads: int) -> list[tuple[str, int]]:

@@ -68,7 +68,8 @@ def row_record(row: Any, columns: dict[str, Any], data: dict[str, Any]) -> dict[
         "id": str(row), "family": case.row, "op": case.op, "name": case.name,
         "cell": case.cell, "dtype": row.dtype.name, "threads": row.threads,
         "options": {k: str(v) for k, v in case.options.items()},
-        "flops": case.flops, "bytes": case.bytes(row.dtype), "footprint": footprint(row),
+        "flops": case.flops, "fewest_flops": case.fewest_flops,
+        "bytes": case.bytes(row.dtype), "footprint": footprint(row),
         "competitors": columns,
     }  # fmt: skip
     derive(record, data)
@@ -119,6 +120,21 @@ def level_of(size: int, levels: list[dict[str, Any]]) -> str:
     return next((level["name"] for level in levels if size <= level["bytes"]), "memory")
 
 
+def data_ns(moved: int, size: int, levels: list[dict[str, Any]], gbs: dict[str, Any]) -> float:
+    """Least nanoseconds in which ``moved`` bytes can move, of data that takes ``size`` bytes.
+
+    At the best each cache holds as much of the data as fits, and serves that share of the
+    traffic at its own rate: data a little larger than a cache is not all fetched from beyond it.
+    """
+    total, covered = 0.0, 0
+    for level in [*levels, {"name": "memory", "bytes": size}]:
+        held = min(size, level["bytes"])
+        share = max(held - covered, 0) / max(size, 1)
+        total += share * moved / max(gbs[level["name"]].values())
+        covered = max(covered, held)
+    return total
+
+
 def limit_of(record: dict[str, Any], limits: Any, levels: Any) -> dict[str, Any] | None:
     """The least time this machine could take: arithmetic or data, whichever takes longer."""
     if not limits:
@@ -126,8 +142,9 @@ def limit_of(record: dict[str, Any], limits: Any, levels: Any) -> dict[str, Any]
     key = "single" if record["threads"] == 1 else "all"
     measured = limits[key]
     level = level_of(record["footprint"], levels)
-    arithmetic = record["flops"] / measured["gflops"][record["dtype"]]
-    data = record["bytes"] / max(measured["gbs"][level].values())
+    flops = record.get("fewest_flops") or record["flops"]
+    arithmetic = flops / measured["gflops"][record["dtype"]]
+    data = data_ns(record["bytes"], record["footprint"], levels, measured["gbs"])
     return {
         "ns": max(arithmetic, data, 1e-9),
         "by": "arithmetic" if arithmetic > data else level,

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import PACKED, ROW_OF, STEPS, WINOGRAD, bench_cases
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 import loopnest as ln
@@ -379,6 +381,12 @@ def test_limit_is_the_longer_of_arithmetic_and_data():
     assert results.limit_of(record, limits, levels) == {"ns": 100.0, "by": "L1", "level": "L1"}
     record |= {"flops": 20000, "footprint": 5000}
     assert results.limit_of(record, limits, levels)["by"] == "arithmetic"
+    # Half of the data fits into L1, half is fetched from memory: 500 / 5 + 500 / 1 ns.
+    record |= {"flops": 1, "footprint": 2000, "bytes": 1000}
+    assert results.limit_of(record, limits, levels) == {"ns": 600.0, "by": "memory",
+                                                        "level": "memory"}  # fmt: skip
+    record |= {"flops": 36_000, "fewest_flops": 16_000}
+    assert results.limit_of(record, limits, levels)["ns"] == 1600.0
     assert results.better_limits({"a": {"b": 1}}, {"a": {"b": 2}}) == {"a": {"b": 2}}
 
 
@@ -428,6 +436,18 @@ def test_chains_of_multiply_adds_fit_the_registers():
         (64, "x86_64", 32), (32, "x86_64", 16), (16, "x86_64", 16), (16, "aarch64", 32)
     ):  # fmt: skip
         assert 8 <= limits.chain_count(vector_bytes, machine_name) <= registers - 2
+
+
+@given(st.integers(1, 10**8), st.integers(1, 10**8), st.integers(1, 3))
+def test_no_share_of_the_limit_is_above_all(size, moved, count):
+    """A machine that serves each byte from the nearest cache with room is never beaten."""
+    levels = [{"name": f"L{i + 1}", "bytes": 30_000 * 20**i} for i in range(count)]
+    names = [level["name"] for level in levels] + ["memory"]
+    gbs = {name: {"read": 100.0 / 3**i, "copy": 90.0 / 3**i} for i, name in enumerate(names)}
+    least = results.data_ns(moved, size, levels, gbs)
+    assert moved / 100.0 * (1 - 1e-9) <= least <= moved / min(gbs["memory"].values())
+    larger = results.data_ns(moved, size + 1000, levels, gbs)
+    assert larger >= least * (1 - 1e-9)  # more data takes no less time: no jump at a cache's size
 
 
 def test_cores_that_share_a_cache():
