@@ -15,7 +15,6 @@ from loopnest.kernels.convolution_plan import (
     keeps_packed,
     lines,
     packed_size,
-    prepare,
 )
 from loopnest.kernels.jit import fragment, kernel
 from loopnest.kernels.simd_copies import (
@@ -36,7 +35,7 @@ from loopnest.kernels.tiles import (
     TAPS_AHEAD,
 )
 
-__all__ = ["conv2d_channels", "conv2d_pixels", "pack_conv2d", "packed_size", "prepare"]
+__all__ = ["pack_conv2d", "packed_size"]  # the kernels are the driver's
 
 
 @fragment

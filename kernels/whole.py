@@ -6,9 +6,7 @@ import numpy as np
 
 from loopnest.kernels import (
     convolution,
-    convolution_pointwise,
-    convolution_stacked,
-    convolution_tiled,
+    convolution_driver,
     convolution_weight,
     dense,
     dense_tiled,
@@ -16,17 +14,16 @@ from loopnest.kernels import (
     pooling,
     winograd,
 )
-from loopnest.kernels.convolution_plan import PIXELS, PLAIN, POINTWISE, SMALL_GRADIENT, STACKED
-from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.convolution_phase import phase
+from loopnest.kernels.convolution_plan import SMALL_GRADIENT, ceil_div
+from loopnest.kernels.jit import block, jitable, kernel
 from loopnest.kernels.linking import linked
+
+jitable(phase)
 
 IGNORED = -100  # the class of a row that does not count, as PyTorch has it
 
-_conv2d_plain = linked(convolution.conv2d)
-_conv2d_pixels = linked(convolution_tiled.conv2d_pixels)
-_conv2d_channels = linked(convolution_tiled.conv2d_channels)
-_conv2d_pointwise = linked(convolution_pointwise.conv2d_pointwise)
-_conv2d_stacked = linked(convolution_stacked.conv2d_stacked)
+_conv2d_tasks = linked(convolution_driver.conv2d_tasks)
 _transform_filters = linked(winograd.transform_filters)
 _conv2d_winograd = linked(winograd.conv2d_winograd)
 _backward_input_plain = linked(convolution.conv2d_backward_input)
@@ -55,41 +52,29 @@ def scratch(like, size):
 
 
 @kernel
-def conv2d(x, weight, packed, bias, options, groups, y):
-    """y = x * weight + bias by the kernel that serves these sizes; packed may be empty."""
+def conv2d(x, weight, packed, bias, options, groups, more, rectify, y):
+    """y = x * weight + bias + more by the kernel that serves these sizes; packed, bias and more may
+    be empty; then max(0, y) if ``rectify``."""
     sh, sw, top, left, dh, dw = options
     (n, c, h, w), (k, _, r, s), (_, _, oh, ow) = x.shape, weight.shape, y.shape
     if r == s == sh == sw == 1 and top == left == 0 and oh == h and ow == w:
         h, w, oh, ow = 1, h * w, 1, oh * ow  # nothing tells rows apart
     rows, out = x.reshape((n, c, h, w)), y.reshape((n, k, oh, ow))
-    method, flat, block_h, block_w, tasks, work_size, taps_size = convolution_tiled.prepare(
+    method, flat, block_h, block_w, tasks, work_size, taps_size = convolution_driver.prepare(
         n, c, h, w, k, groups, r, s, oh, ow, sh, sw, dh, dw, x.itemsize
     )
-    if method == PLAIN:
-        _conv2d_plain(rows, weight, bias, sh, sw, top, left, dh, dw, groups, 0, tasks, out)
-        return
     work, taps = scratch(x, work_size), np.empty(taps_size, np.int64)
-    if method == STACKED:
-        _conv2d_stacked(rows, weight, bias, top, left, groups, block_h, 0, tasks, work, out)
-    elif method == POINTWISE:
-        _conv2d_pointwise(rows, weight, bias, groups, 0, tasks, bias[:0], False, work, out)
-    elif method == PIXELS:
-        _conv2d_pixels(
-            rows, weight, bias, sh, sw, top, left, dh, dw, groups,
-            flat, block_h, block_w, 0, tasks, packed, bias[:0], False, work, taps, out,
-        )  # fmt: skip
-    else:
-        _conv2d_channels(
-            rows, weight, bias, sh, sw, top, left, dh, dw, groups,
-            flat, block_h, block_w, 0, tasks, packed[:0], bias[:0], False, work, taps, out,
-        )  # fmt: skip
+    _conv2d_tasks(
+        rows, weight, packed, bias, sh, sw, top, left, dh, dw, groups, method, flat, block_h,
+        block_w, 0, tasks, more, rectify, work, taps, out,
+    )  # fmt: skip
 
 
 _conv2d = linked(conv2d)
 
 
 @kernel
-def conv2d_winograd(x, weight, packed, bias, options, groups, y):
+def conv2d_winograd(x, weight, packed, bias, options, groups, more, rectify, y):
     """The same with F(2x2, 3x3), which has no use for packed."""
     (n, channels, _, _), k = x.shape, weight.shape[0]
     strip, columns, part, tasks, size, work_size = winograd.prepare_winograd(
@@ -108,36 +93,49 @@ def conv2d_winograd(x, weight, packed, bias, options, groups, y):
             0, tasks * max(blocks // deep, 1), work, y,
         )  # fmt: skip
         first += blocks
+    convolution_driver.finish(more, rectify, y.reshape(y.size), 0, y.size)
 
 
 @kernel
 def conv2d_backward_input(dy, weight, options, groups, dx):
-    """dx, the forward convolution of dy with the flipped filters; strides by the plain loops."""
+    """dx, the forward convolution of dy with the flipped filters, for each phase of the stride."""
     sh, sw, top, left, dh, dw = options
     n, channels, height, width = dx.shape
-    r, s = weight.shape[2:]
-    sums = dy.size * weight.shape[1] * r * s
-    if sums < SMALL_GRADIENT or sh > 1 or sw > 1:
+    r, s = weight.shape[2], weight.shape[3]
+    if dy.size * weight.shape[1] * r * s < SMALL_GRADIENT:
         rows = n * channels * height
         _backward_input_plain(dy, weight, sh, sw, top, left, dh, dw, groups, 0, rows, dx)
         return
-    back = (1, 1, (r - 1) * dh - top, (s - 1) * dw - left, dh, dw)
     none = np.empty(0, dy.dtype)
-    _conv2d(dy, flipped(weight, groups), none, none, back, groups, dx)
+    for row in range(min(sh, height)):
+        taps_h = phase(row, r, sh, top, dh)
+        for column in range(min(sw, width)):
+            taps_w = phase(column, s, sw, left, dw)
+            if not taps_h[2] * taps_w[2]:
+                dx[:, :, row::sh, column::sw] = 0
+                continue
+            shape = n, channels, ceil_div(height - row, sh), ceil_div(width - column, sw)
+            y = dx if sh * sw == 1 else np.empty(shape, dx.dtype)
+            options_of_phase = (1, 1, taps_h[4], taps_w[4], taps_h[3], taps_w[3])
+            filters = flipped(weight, groups, taps_h, taps_w)
+            _conv2d(dy, filters, none, none, options_of_phase, groups, none, 0, y)
+            if sh * sw > 1:
+                dx[:, :, row::sh, column::sw] = y
 
 
 @block
-def flipped(weight, groups):
-    """(K, C/groups, R, S) as the filters (C, K/groups, R, S) of the convolution backwards."""
-    k, channels, r, s = weight.shape
-    part = k // groups
+def flipped(weight, groups, taps_h, taps_w):
+    """(K, C/groups, R, S) as the filters (C, K/groups, ., .) of a phase of the convolution backwards."""
+    k, channels = weight.shape[0], weight.shape[1]
+    part, (i0, by_i, r, _, _), (j0, by_j, s, _, _) = k // groups, taps_h, taps_w
     filters = np.empty((groups * channels, part, r, s), weight.dtype)
     for group in range(groups):
         for c in range(channels):
             for i in range(part):
                 for a in range(r):
                     for b in range(s):
-                        number = weight[group * part + i, c, r - 1 - a, s - 1 - b]
+                        at = i0 + (r - 1 - a) * by_i, j0 + (s - 1 - b) * by_j
+                        number = weight[group * part + i, c, at[0], at[1]]
                         filters[group * channels + c, i, a, b] = number
     return filters
 

@@ -142,3 +142,25 @@ def test_networks_of_every_kind(rng, monkeypatch, backend):
         assert fused_steps < steps - 10 and np.ptp(found) > 0
         assert_same_bits(found, expected)
         assert len(fused(program).steps) == fused_steps
+
+
+@pytest.mark.parametrize(("groups", "channels", "size"), [(1, 1, 4), (8, 8, 20), (1, 24, 12)])
+def test_what_is_added_is_not_overwritten(groups, channels, size, backend):
+    """The addition's other operand dies there, and is no input of the convolution before it.
+
+    Its memory must not become the sum's: small and depthwise convolutions write before they add.
+    """
+    branch = ln.Sequential(
+        ln.Conv2d(channels, channels, 1), ln.Conv2d(channels, channels, 3, padding=1, groups=groups)
+    )
+    net = ln.Sequential(
+        ln.Conv2d(channels, channels, 1), ln.Add(branch, ln.Identity()),
+        ln.Conv2d(channels, channels, 1), input_shape=(channels, size, size),
+    )  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((2, channels, size, size)).astype(np.float32)
+    w = list(net.parameters.values())
+    h = ln.conv2d(x, w[0], w[1])
+    sums = ln.conv2d(ln.conv2d(h, w[2], w[3]), w[4], w[5], padding=1, groups=groups) + h
+    expected = ln.conv2d(sums, w[6], w[7])
+    assert net(x).tobytes() == expected.tobytes()
+    assert net.njit()(x).tobytes() == expected.tobytes()

@@ -184,6 +184,7 @@ def test_pointwise(n, groups, c, k, pixels, with_bias, cut, dtype, side, data):
     more, rectify, expected = finished(
         arrays, plain(x, weight, bias, options, groups, y_shape), data
     )
+    no_taps = arrays.spoilt(0, dtype=np.int64)
     plan, in_place = convolution_plan, data.draw(st.booleans())
     for name, module in backends():
         # C's plans hold in each instruction set, the widest decides
@@ -197,8 +198,14 @@ def test_pointwise(n, groups, c, k, pixels, with_bias, cut, dtype, side, data):
             y[...] = more
             addend = y
         tasks = n * groups * ceil_div(pixels, strip) * ceil_div(k, plan.POINTWISE_FILTERS)
-        kernel = module.convolution_pointwise.conv2d_pointwise
-        run(kernel, tasks, cut, (x, weight, bias, groups), (addend, rectify, work, y))
+        before = x, weight, arrays.nothing(), bias, *(1, 1, 0, 0, 1, 1), groups, POINTWISE, 0, 0, 0
+        run(
+            module.convolution_driver.conv2d_tasks,
+            tasks,
+            cut,
+            before,
+            (addend.reshape(-1), rectify, work, no_taps, y),
+        )
         assert_same_bits(y, expected, name)
 
 
@@ -237,15 +244,9 @@ def tiled_everywhere(
         if more.size and in_place:  # what is added lies where the sum goes
             y[...] = more
             addend = y
-        kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels
-        before = x, weight, bias, *options, groups, flat, block_h, block_w
-        run(
-            kernel,
-            len(x) * groups * places * deep,
-            cut,
-            before,
-            (packed, addend, rectify, work, taps, y),
-        )
+        before = x, weight, packed, bias, *options, groups, method, flat, block_h, block_w
+        tasks, after = len(x) * groups * places * deep, (addend.reshape(-1), rectify, work, taps, y)
+        run(module.convolution_driver.conv2d_tasks, tasks, cut, before, after)
         assert_same_bits(y, expected, name)
 
 
@@ -262,14 +263,19 @@ def test_stacked_rows(problem, size, with_bias, cut, dtype, side, data):
     arrays = Arrays(dtype, side, 2)
     x, weight = arrays.normal(*x_shape), arrays.normal(*weight_shape)
     bias = arrays.normal(len(weight)) if with_bias else arrays.nothing()
-    expected = plain(x, weight, bias, options, groups, y_shape)
+    more, rectify, expected = finished(
+        arrays, plain(x, weight, bias, options, groups, y_shape), data
+    )
+    no_taps = arrays.spoilt(0, dtype=np.int64)
     rows = ceil_div(block_h, 8) * 8 + size - 1
     for name, module in backends():
         work = arrays.spoilt(rows * (y_shape[3] + size - 1) + 3 * lanes_of(module, x.itemsize))
         y = arrays.spoilt(*y_shape)
-        before = x, weight, bias, *options[2:4], groups, block_h
+        steps = 1, 1, *options[2:4], 1, 1
+        before = x, weight, arrays.nothing(), bias, *steps, groups, STACKED, 0, block_h, y_shape[3]
         tasks = len(x) * len(weight) * ceil_div(y_shape[2], block_h)
-        run(module.convolution_stacked.conv2d_stacked, tasks, cut, before, (work, y))
+        after = more.reshape(-1), rectify, work, no_taps, y
+        run(module.convolution_driver.conv2d_tasks, tasks, cut, before, after)
         assert_same_bits(y, expected, name)
 
 
@@ -396,15 +402,16 @@ def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, grou
     arrays = Arrays(dtype, at_page_end, 5)
     x, weight, bias = arrays.normal(*x_shape), arrays.normal(*weight_shape), arrays.normal(k)
     expected = plain(x, weight, bias, options, groups, (n, k, oh, ow))
-    tiled, sizes = ckernels.convolution_tiled, (n, c, h, w, k, groups, r, s, oh, ow)
+    tiled, driver = ckernels.convolution_tiled, ckernels.convolution_driver
+    sizes = n, c, h, w, k, groups, r, s, oh, ow
     sizes = (*sizes, *options[:2], *options[4:], x.itemsize)
-    by_numba = kernels.convolution_tiled.prepare(*sizes)
+    by_numba = kernels.convolution_driver.prepare(*sizes)
     assert by_numba[0] == method
     for planner, worker in itertools.product(SETS, SETS):
         with instruction_set(planner) as available:
             if not available:
                 continue
-            found, flat, block_h, block_w, tasks, work_size, taps_size = tiled.prepare(*sizes)
+            found, flat, block_h, block_w, tasks, work_size, taps_size = driver.prepare(*sizes)
             packed = arrays.spoilt(tiled.packed_size(k, groups, weight[0].size, x.itemsize))
             tiled.pack_conv2d(weight, groups, packed)
         if planner == "base" and found == PLAIN:
@@ -417,20 +424,10 @@ def test_plans_hold_in_every_instruction_set(method, x_shape, weight_shape, grou
                 continue
             work, taps = arrays.spoilt(work_size), arrays.spoilt(taps_size, dtype=np.int64)
             y, blocks = arrays.spoilt(n, k, oh, ow), (flat, block_h, block_w)
-            if method == STACKED:
-                ckernels.convolution_stacked.conv2d_stacked(
-                    x, weight, bias, *options[2:4], groups, block_h, 0, tasks, work, y
-                )
-            elif method == POINTWISE:
-                ckernels.convolution_pointwise.conv2d_pointwise(
-                    x, weight, bias, groups, 0, tasks, arrays.nothing(), False, work, y
-                )
-            else:
-                kernel = tiled.conv2d_pixels if method == PIXELS else tiled.conv2d_channels
-                kernel(
-                    x, weight, bias, *options, groups, *blocks, 0, tasks,
-                    packed, arrays.nothing(), False, work, taps, y,
-                )  # fmt: skip
+            ckernels.convolution_driver.conv2d_tasks(
+                x, weight, packed, bias, *options, groups, method, *blocks, 0, tasks,
+                arrays.nothing(), False, work, taps, y,
+            )  # fmt: skip
         assert_same_bits(y, expected, f"{planner} {worker}")
 
 

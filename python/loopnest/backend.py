@@ -32,6 +32,7 @@ _lock = threading.RLock()
 
 def _load_numba() -> ModuleType:
     try:
+        importlib.import_module("numba")  # the kernels import it row by row
         return importlib.import_module("loopnest.kernels")
     except ImportError as error:
         raise ImportError(

@@ -219,8 +219,12 @@ class Group:
 
 def _conv2d(w: Writer, g: Group) -> None:
     x, weight, bias, groups = g.shaped(0), g.shaped(1), g.shaped(2), g.number("groups")
-    w.call(whole.conv2d, x, weight, _packed(w, g), bias, g.convolution, groups, g.y)
-    _activate(w, g)
+    more = g.flat(3) if len(g.steps[0].inputs) > 3 else "nothing"
+    rectify = int(g.options["activation"] == "relu")
+    operands = x, weight, _packed(w, g), bias, g.convolution, groups, more, str(rectify)
+    w.call(whole.conv2d, *operands, g.y)
+    if not rectify:
+        _activate(w, g)
 
 
 def _packed(w: Writer, g: Group) -> str:

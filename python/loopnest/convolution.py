@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loopnest import activation as activations
 from loopnest import backend, checks, direct, packing, threads, winograd
+from loopnest.kernels.convolution_phase import phase
 from loopnest.output_size import Geometry, resolve
 
-# Methods of kernels/convolution_plan.py.
-PLAIN, PIXELS, CHANNELS, STACKED, POINTWISE = 0, 1, 2, 3, 4
-PLAIN_BELOW = 4096  # multiply-adds: not worth asking
+PLAIN = 0  # the method of kernels/convolution_plan.py that has no vectors to speak of
 
 Run = Callable[[], Any]  # computes, and returns the call that it was if that was small
 
@@ -69,6 +68,7 @@ def _fit_shapes(
 _fit_cached = functools.lru_cache(maxsize=4096)(_fit_shapes)
 
 _EMPTY = {dtype: np.empty(0, dtype) for dtype in (checks.F32, checks.F64)}
+_NO_TAPS = np.empty(0, np.int64)
 _CONV2D = direct.Op("rrrro")
 
 
@@ -158,7 +158,7 @@ def conv2d(
 def bound(x: Any, weight: Any, bias: Any, more: Any = None, *, out: Any, **options: Any) -> Run:
     """`conv2d` of these very arrays, checked once; for a network's steps.
 
-    ``more``, of the output's shape, is added before the activation. It may be ``out``.
+    ``more``, of the output's shape, is added before the activation. It must not be ``out``.
     """
     names = "stride", "padding", "dilation", "groups", "activation"
     given = (*(options[name] for name in names), "direct", out)
@@ -207,21 +207,15 @@ def _arranged(
     activate = None if activation is None else activations.in_place(op, activation)
     y = checks.output(op, out, (len(x), len(weight), *output), dtype, (*given, x, weight, bias))
     operands = x, weight, handle, _EMPTY[dtype] if bias is None else bias, resolved, groups, y
+    rectify = activation == "relu"
     if algorithm == "direct":
-        run, finishes = _multiply(*operands, more, activation == "relu")
+        runs = [_multiply(*operands, more, rectify)]
     else:
-        run, finishes = functools.partial(winograd.multiply, *operands), False
-    runs = [run]
-    if more is not None and not finishes:
-        runs.append(functools.partial(_add, more, y))
-    if activate is not None and not (finishes and activation == "relu"):
+        assert more is None, "only networks add, and they compute directly"
+        runs, rectify = [functools.partial(winograd.multiply, *operands)], False
+    if activate is not None and not rectify:
         runs.append(functools.partial(activate, y))
     return y, runs
-
-
-def _add(more: np.ndarray, y: np.ndarray) -> None:
-    with np.errstate(all="ignore"):
-        np.add(y, more, out=y)
 
 
 class _Blocks(NamedTuple):
@@ -237,8 +231,8 @@ class _Blocks(NamedTuple):
 
 
 @functools.lru_cache(maxsize=4096)
-def _blocks(tiled: Any, *sizes: int) -> _Blocks:
-    return _Blocks(*tiled.prepare(*sizes))
+def _blocks(driver: Any, *sizes: int) -> _Blocks:
+    return _Blocks(*driver.prepare(*sizes))
 
 
 def _multiply(
@@ -251,55 +245,31 @@ def _multiply(
     y: np.ndarray,
     more: np.ndarray | None = None,
     rectify: bool = False,
-) -> tuple[Run, bool]:
-    """What writes y = x * weight + bias, by the kernel that serves these sizes.
-
-    And whether it also adds ``more`` and rectifies.
-    """
+) -> Run:
+    """What writes y = x * weight + bias + more, then max(0, y) with ``rectify``: one driver's tasks."""
     n, c, h, w = x.shape
     k, group_channels, r, s = weight.shape
     oh, ow = y.shape[2:]
     multiply_adds = y.size * group_channels * r * s
-    if multiply_adds < PLAIN_BELOW:
-        plain = backend.kernels.convolution.conv2d
-        operands = x, weight, bias, *options, groups, 0, n * k * oh, y
-        return functools.partial(direct.serial, multiply_adds, plain, *operands), False
     stride_h, stride_w, top, left, dilation_h, dilation_w = options
     if r == s == stride_h == stride_w == 1 and top == left == 0 and (oh, ow) == (h, w):
         h, w, oh, ow = 1, h * w, 1, oh * ow  # nothing tells rows apart
         x, y = x.reshape(n, c, h, w), y.reshape(n, k, oh, ow)
-    tiled = backend.kernels.convolution_tiled
+    driver = backend.kernels.convolution_driver
     plan = _blocks(
-        tiled, n, c, h, w, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w,
+        driver, n, c, h, w, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w,
         x.itemsize,
     )  # fmt: skip
-    if plan.method == PLAIN:
-        plain = backend.kernels.convolution.conv2d
-        return _cut(plain, (x, weight, bias, *options, groups), (), plan, multiply_adds, y), False
-    if plan.method == STACKED:
-        stacked = backend.kernels.convolution_stacked.conv2d_stacked
-        small = x, weight, bias, top, left, groups, plan.block_h
-        return _cut(stacked, small, (), plan, multiply_adds / 16, y), False
-    finish = _EMPTY[x.dtype] if more is None else more.reshape(-1), rectify
-    if plan.method == POINTWISE:
-        pointwise = backend.kernels.convolution_pointwise.conv2d_pointwise
-        return _cut(pointwise, (x, weight, bias, groups), finish, plan, multiply_adds / 16, y), True
-    kernel = tiled.conv2d_pixels if plan.method == PIXELS else tiled.conv2d_channels
-    packed = _EMPTY[x.dtype]
-    if handle is not None and plan.method == PIXELS:
-        packed = handle.packed()
-    before = x, weight, bias, *options, groups, plan.flat, plan.block_h, plan.block_w
-    return _cut(kernel, before, (packed, *finish), plan, multiply_adds / 16, y), True
-
-
-def _cut(
-    kernel: Any, before: tuple, after: tuple, plan: _Blocks, work: float, y: np.ndarray
-) -> Run:
-    """What calls ``kernel(*before, first, last, *after, *work space, y)`` on all tasks."""
-    sizes = (plan.work, y.dtype), (plan.taps, np.int64)
-    spaces = [direct.Space(*size) for size in sizes if size[0]]
-    operands = *before, direct.Items(plan.tasks), *after, *spaces, y
-    return functools.partial(direct.split, work, kernel, *operands)
+    none, no_taps = _EMPTY[x.dtype], _NO_TAPS
+    operands = (
+        x, weight, none if handle is None else handle.packed(), bias, *options, groups,
+        plan.method, plan.flat, plan.block_h, plan.block_w, direct.Items(plan.tasks),
+        none if more is None else more.reshape(-1), int(rectify),
+        direct.Space(plan.work, y.dtype) if plan.work else none,
+        direct.Space(plan.taps, np.int64) if plan.taps else no_taps, y,
+    )  # fmt: skip
+    work = multiply_adds if plan.method == PLAIN else multiply_adds / 16
+    return functools.partial(direct.split, work, driver.conv2d_tasks, *operands)
 
 
 def conv2d_backward(
@@ -374,43 +344,21 @@ def _backward_input(
         rows = direct.Items(n * channels * height)
         direct.split(multiply_adds, plain, dy, weight, *options, groups, rows, dx)
         return dx
-    for row, row_taps, row_step, row_top in _phases(height, len(weight[0, 0]), options[::2]):
-        for column, taps, step, phase_left in _phases(width, weight.shape[3], options[1::2]):
+    phases_h = [phase(p, weight.shape[2], stride_h, top, dilation_h) for p in range(stride_h)]
+    phases_w = [phase(p, weight.shape[3], stride_w, left, dilation_w) for p in range(stride_w)]
+    for row, (tap_h, apart_h, count_h, step_h, pad_h) in enumerate(phases_h[:height]):
+        for column, (tap_w, apart_w, count_w, step_w, pad_w) in enumerate(phases_w[:width]):
             part = dx[:, :, row::stride_h, column::stride_w]
-            filters = weight[:, :, row_taps, taps]
-            if not filters.size:
+            if not count_h * count_w:
                 part[...] = 0
                 continue
+            filters = _flipped(weight[:, :, tap_h::apart_h, tap_w::apart_w], groups)
             y = dx if part.shape == dx.shape else np.empty(part.shape, dx.dtype)
-            phase = (1, 1, row_top, phase_left, row_step, step)
-            run, _ = _multiply(
-                dy, _flipped(filters, groups), None, _EMPTY[dy.dtype], phase, groups, y
-            )
-            run()
+            options = 1, 1, pad_h, pad_w, step_h, step_w
+            _multiply(dy, filters, None, _EMPTY[dy.dtype], options, groups, y)()
             if y is not dx:
                 part[...] = y
     return dx
-
-
-def _phases(
-    size: int, kernel: int, options: tuple[int, ...]
-) -> Iterator[tuple[int, slice, int, int]]:
-    """(first position, its taps, dilation, padding before) of each phase of a stride along an axis.
-
-    Position p gets dy[(p + before - tap dilation) / stride] where that is whole; the positions
-    p, p + stride, ... of a phase are a convolution of stride 1 with those taps, flipped.
-    """
-    stride, before, dilation = options
-    apart = stride // math.gcd(stride, dilation)  # taps of one phase
-    step = apart * dilation // stride  # the same in dy
-    for p in range(min(stride, size)):
-        hits = [t for t in range(min(apart, kernel)) if (p + before - t * dilation) % stride == 0]
-        if not hits:
-            yield p, slice(0, 0), 1, 0
-            continue
-        taps = slice(hits[0], None, apart)
-        count = len(range(*taps.indices(kernel)))
-        yield p, taps, step, (count - 1) * step - (p + before - hits[0] * dilation) // stride
 
 
 def _flipped(weight: np.ndarray, groups: int) -> np.ndarray:

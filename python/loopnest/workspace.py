@@ -9,7 +9,8 @@ from loopnest.program import Program, Storage
 ALIGNMENT = 64  # bytes: a cache line, and the longest vector
 
 # Steps whose output may be one of their inputs, from this one on: what is done element by element.
-IN_PLACE = {"unary": 0, "binary": 0, "affine": 0, "conv2d": 3}
+# A convolution is none of them: some of its kernels write sums before they add what it adds.
+IN_PLACE = {"unary": 0, "binary": 0, "affine": 0}
 
 
 class Workspace:

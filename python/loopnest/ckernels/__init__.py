@@ -6,8 +6,7 @@ Each function passes pointers and sizes of its arrays to ``ln_<name>_f32`` or ``
 from loopnest.ckernels import (
     activation,
     convolution,
-    convolution_pointwise,
-    convolution_stacked,
+    convolution_driver,
     convolution_tiled,
     convolution_weight,
     dense,
@@ -25,8 +24,7 @@ from loopnest.ckernels import (
 __all__ = [
     "activation",
     "convolution",
-    "convolution_pointwise",
-    "convolution_stacked",
+    "convolution_driver",
     "convolution_tiled",
     "convolution_weight",
     "dense",

@@ -5,6 +5,7 @@ from numba.core.errors import TypingError
 
 from loopnest import convolution as public
 from loopnest import output_size
+from loopnest.activation import FUSED
 from loopnest.kernels import convolution as kernels
 from loopnest.kernels import whole
 from loopnest.kernels.jit import jitable
@@ -149,6 +150,9 @@ def conv2d(
     prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
     make, check_memory = output(op, out, dtype, 4), separate(op, out)
     finish, multiply = activate(op, activation), linked(whole.conv2d)
+    rectify = literal(op, "activation", activation, (None, *FUSED)) == "relu"
+    if rectify:
+        finish = jitable(lambda y: None)  # the driver does it
     check_algorithm = jitable(lambda r, s, options: None)
     if algorithm == "winograd":
         check_algorithm, multiply = _check_winograd, linked(whole.conv2d_winograd)
@@ -177,7 +181,7 @@ def conv2d(
         check_memory(y, a)
         check_memory(y, b)
         check_memory(y, c)
-        multiply(a, b, packed, c, options, groups, y)
+        multiply(a, b, packed, c, options, groups, packed[:0], int(rectify), y)
         finish(y.reshape(y.size))
         return y
 
