@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 TORCH := .venv/.torch
 SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
 
-.PHONY: all test test-full lint exhaustive bench bench-full bench-compare bench-publish \
+.PHONY: all test test-full fuzz lint exhaustive bench bench-full bench-compare bench-publish \
 	bench-result bench-peers wheel-check \
 	reproduce clean help
 
@@ -46,6 +46,12 @@ test: $(INSTALLED) ## all tests, then ruff and mypy
 
 test-full: $(INSTALLED) $(TORCH) ## all tests, and what `make test` leaves out: every case inside @njit in both dtypes, PyTorch
 	LOOPNEST_FULL=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
+
+# What may be set: CALLS=100000 SEED=7 OPS=conv2d,linear; mutated files and graphs: FILES=1000.
+fuzz: $(INSTALLED) ## a million drawn calls on every way in, and mutated files; each finding has its command
+	LOOPNEST_FUZZ_CALLS=$(or $(FILES),100000) $(BIN)/python -m pytest -k "fuzz or mutated" \
+		-n $(PYTEST_WORKERS) --dist loadfile
+	$(BIN)/python tests/fuzz.py --calls $(or $(CALLS),1000000) --seed $(or $(SEED),1) --ops "$(OPS)"
 
 exhaustive: $(INSTALLED) ## every float32 input of every activation, both backends: docs/accuracy.md
 	$(BIN)/python tests/exhaustive.py $(if $(STEP),--step $(STEP)) $(if $(FUNCTIONS),--functions $(FUNCTIONS))
