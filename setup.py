@@ -1,8 +1,10 @@
 """Where the folders go in the package, and the C extension; the rest is pyproject.toml."""
 
+import os
 import platform
 import subprocess
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -61,8 +63,23 @@ def understood(compiler, flags):
     return [flag for flag, ran in tried if ran.returncode == 0]
 
 
+def side_by_side(compile_all):
+    """A compiler's method ``compile`` that compiles its sources on all cores at once."""
+
+    def compile_each(sources, **options):
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            made = pool.map(lambda source: compile_all([source], **options), sources)
+            return [name for objects in made for name in objects]
+
+    return compile_each
+
+
 class BuildWithLibrary(build_ext):
     """Builds the extension, and a static library of the same objects for C programs."""
+
+    def build_extensions(self):
+        self.compiler.compile = side_by_side(self.compiler.compile)
+        super().build_extensions()
 
     def build_extension(self, ext):
         try:

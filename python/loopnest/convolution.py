@@ -260,6 +260,12 @@ def _multiply(
         driver, n, c, h, w, k, groups, r, s, oh, ow, stride_h, stride_w, dilation_h, dilation_w,
         x.itemsize,
     )  # fmt: skip
+    if plan.method == PLAIN and more is None and not rectify:
+        # Tiny calls go to the plain loops without the driver, whose arguments alone take 0.1 us.
+        small = x, weight, bias, *options, groups, direct.Items(plan.tasks), y
+        return functools.partial(
+            direct.split, multiply_adds, backend.kernels.convolution.conv2d, *small
+        )
     none, no_taps = _EMPTY[x.dtype], _NO_TAPS
     operands = (
         x, weight, none if handle is None else handle.packed(), bias, *options, groups,
