@@ -142,7 +142,7 @@ def test_rows_between_those_of_an_input_are_no_overlap(backend):
     assert (memory[1:3] == expected).all() and (memory[::3] == expected).all()
 
 
-@pytest.mark.parametrize("kind", ["matrix", "masked", "memmap"])
+@pytest.mark.parametrize("kind", ["matrix", "memmap"])
 def test_subclasses_of_arrays_are_written_as_plain_memory(kind, backend, tmp_path):
     """np.matrix stays two-dimensional when flattened, which once let kernels write past it."""
     x = np.linspace(-2, 2, 12).reshape(3, 4)
@@ -150,7 +150,7 @@ def test_subclasses_of_arrays_are_written_as_plain_memory(kind, backend, tmp_pat
     if kind == "memmap":
         out = np.memmap(tmp_path / "y", np.float64, "w+", shape=(3, 4))
     else:
-        out = plain.view(np.matrix) if kind == "matrix" else np.ma.array(plain, copy=False)
+        out = plain.view(np.matrix)
     ln.gelu(x, out=out)
     assert np.asarray(out).tobytes() == ln.gelu(x).tobytes()
     ln.softmax(x, out=out)

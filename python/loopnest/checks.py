@@ -33,7 +33,41 @@ def array(op: str, name: str, value: Any, ndim: int | None = None) -> np.ndarray
     return value
 
 
+# What NumPy's own subclasses do to arithmetic: nothing. Others that define it carry a meaning.
+_USUAL_FUNCTIONS = (np.ndarray.__array_ufunc__, np.ndarray.__array_function__)
+
+
+def has_meaning(value: Any) -> bool:
+    """Whether an array says more than its numbers: a mask, a unit, places of its elements.
+
+    `numpy.asarray` drops that without a word. Subclasses that leave NumPy's functions as they are
+    (memmap, matrix, recarray, one's own with other methods) are plain.
+    """
+    kind = type(value)
+    if not isinstance(value, np.ndarray):
+        return hasattr(value, "units") or hasattr(value, "unit")
+    functions = kind.__array_ufunc__, kind.__array_function__
+    return isinstance(value, np.ma.MaskedArray) or functions != _USUAL_FUNCTIONS
+
+
+def refuse_meaning(op: str, name: str, value: Any) -> None:
+    """TypeError where an array of ``value`` would say less than it does."""
+    if type(value) is not np.ndarray and has_meaning(value):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(
+            f"{op}: {name} is a {kind}, whose mask or unit would be lost; "
+            "accepted: a plain array, numpy.asarray of it if its numbers are all there is to it"
+        )
+
+
+def plain(op: str, name: str, value: Any) -> np.ndarray:
+    """``value`` as an array of whatever dtype; TypeError where that would drop a meaning."""
+    refuse_meaning(op, name, value)
+    return np.asarray(value)
+
+
 def _as_float(op: str, name: str, value: Any) -> np.ndarray:
+    refuse_meaning(op, name, value)
     try:
         given = np.asarray(value)
     except Exception as error:
@@ -56,7 +90,7 @@ def _as_float(op: str, name: str, value: Any) -> np.ndarray:
 
 def integer_array(op: str, name: str, value: Any) -> np.ndarray:
     """``value`` as a C-contiguous int64 array; only integer dtypes are taken."""
-    given = np.asarray(value)
+    given = plain(op, name, value)
     if given.dtype.kind not in "iu":
         raise TypeError(f"{op}: {name} has dtype {given.dtype}; accepted: an integer dtype")
     if given.dtype.kind == "u" and given.size and given.max() > INT64_MAX:  # would turn negative
@@ -131,6 +165,7 @@ def output(
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{op}: {name} is a {type(out).__name__}; accepted: a NumPy array")
     if type(out) is not np.ndarray:
+        refuse_meaning(op, name, out)
         out = out.view(np.ndarray)  # a memmap's bytes; np.matrix would stay 2-D when flattened
     if out.dtype != dtype:
         raise TypeError(f"{op}: {name} has dtype {out.dtype}; accepted: {dtype}")
@@ -149,9 +184,11 @@ def output(
         else:
             # Two arrays that own their memory do not share it; asking NumPy costs more.
             shared = not (owner and given.flags.owndata) and _overlap(out, given)
+            # Both in one piece: strides of axes of one element mean nothing.
             same = shared and (
                 given.ctypes.data == out.ctypes.data
-                and given.strides == out.strides
+                and given.flags.c_contiguous
+                and given.size == out.size
                 and given.dtype == out.dtype
             )
         if shared and not (in_place and same):
@@ -211,8 +248,9 @@ def _integers(low: int, high: int | None) -> str:
 def pair(op: str, name: str, value: Any, low: int, high: int) -> tuple[int, int]:
     """``value``, an int or two of them, as two ints within ``[low, high]``."""
     if isinstance(value, (tuple, list)):
-        if len(value) != 2:
+        if len(value) not in (1, 2):
             raise ValueError(f"{op}: {name} is {value!r}; accepted: an integer or two of them")
+        value = (*value, *value)[:2]  # one serves both axes, as in PyTorch
         return integer(op, name, value[0], low, high), integer(op, name, value[1], low, high)
     value = integer(op, name, value, low, high)
     return value, value

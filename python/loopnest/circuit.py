@@ -121,7 +121,7 @@ class Circuit:
                 f"{op}: inputs has {_listed(inputs)}; accepted: values for {_listed(self.inputs)}"
             )
         columns = [
-            packed_logic.as_bits(op, name, np.asarray(inputs[name]), check=True)
+            packed_logic.as_bits(op, name, checks.plain(op, name, inputs[name]), check=True)
             for name in self.inputs
         ]
         try:

@@ -169,7 +169,7 @@ def _typed(
         scope[f"apart{i}"] = separate(op, outs[i])
         target = "out" if len(made) == 1 else ("out" if is_none(out) else f"out[{i}]")
         lines.append(f"    {name} = make{i}({target}, ({shape_text}))")
-        lines += [f"    apart{i}({name}, a{j})" for j in range(len(args))]
+        lines += [f"    apart{i}({name}, {arg})" for arg in args]
     values = ", ".join([*[f"a{i}" for i in range(len(args))], *made])
     lines.append(f"    with_work(n, {values})")
     lines.append("    return " + ", ".join(made))

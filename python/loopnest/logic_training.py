@@ -23,7 +23,7 @@ _WORK = 8
 
 def samples(op: str, x: Any, inputs: int, name: str = "x") -> np.ndarray:
     """x as bytes 0 and 1, (samples, inputs)."""
-    given = np.asarray(x)
+    given = checks.plain(op, name, x)
     if given.ndim != 2 or given.shape[1] != inputs:
         raise ValueError(f"{op}: {name} has shape {given.shape}; accepted: (samples, {inputs})")
     return np.ascontiguousarray(as_bits(op, name, given, check=True))

@@ -22,19 +22,23 @@ def _softmax(op: str, x: Any, axis: Any, out: np.ndarray | None) -> np.ndarray:
     if known is not None:
         return known
     x = checks.array(op, "x", x)
-    if x.ndim < 1:
-        raise ValueError(f"{op}: x has 0 dimensions; accepted: at least 1")
     try:
+        if isinstance(axis, (bool, np.bool_)):
+            raise TypeError
         axis = operator.index(axis)
     except TypeError:
         raise TypeError(f"{op}: axis is {axis!r}; accepted: an integer") from None
-    if not -x.ndim <= axis < x.ndim:
+    axes = max(x.ndim, 1)  # a number is one class, as PyTorch has it
+    if not -axes <= axis < axes:
         raise ValueError(
-            f"{op}: axis is {axis} for shape {x.shape}; accepted: {-x.ndim} to {x.ndim - 1}"
+            f"{op}: axis is {axis} for shape {x.shape}; accepted: {-axes} to {axes - 1}"
         )
     y = checks.output(op, out, x.shape, x.dtype, (given[0], x), in_place=True)
     if y.size == 0:
         return y
+    if x.ndim == 0:
+        y.reshape(1)[:] = _softmax(op, x.reshape(1), 0, None)
+        return y if out is not None else y[()]
     moved = np.moveaxis(x, axis, -1)
     rows = np.ascontiguousarray(moved).reshape(-1, moved.shape[-1])
     last_axis = moved.shape == x.shape and np.shares_memory(rows, x)
@@ -98,6 +102,7 @@ class _Problem:
         smoothing: Any,
         ignore_index: Any,
     ) -> None:
+        self.inputs = [logits, target, weight]  # as they came: a copy overlaps nothing
         logits = checks.array(op, "logits", logits)
         self.op, self.dtype, self.given = op, logits.dtype, logits
         self.reduction = checks.choice(op, "reduction", reduction, REDUCTIONS)
@@ -115,7 +120,7 @@ class _Problem:
         self.rows = len(self.logits)
         self.weight = self._weight(op, weight, logits)
         self.ignore_index = checks.integer(op, "ignore_index", ignore_index, -(2**62), 2**62)
-        target = np.asarray(target)
+        target = checks.plain(op, "target", target)
         self.by_index = target.dtype.kind in "iu" and (
             target.shape == self.shape or target.shape != logits.shape
         )
@@ -198,7 +203,8 @@ class _Problem:
 
     def gradient(self, losses: np.ndarray, dy: Any, out: Any) -> np.ndarray:
         """Gradients in the logits' shape; losses too unless that array is empty."""
-        y = checks.output(self.op, out, self.given.shape, self.dtype, (self.given, self.target))
+        inputs = (*self.inputs, dy, self.given, self.target)
+        y = checks.output(self.op, out, self.given.shape, self.dtype, inputs)
         straight = self.moved_shape == y.shape and y.flags.c_contiguous
         rows = y.reshape(self.logits.shape) if straight else np.empty_like(self.logits)
         self.run(losses, self.scale(dy), rows)

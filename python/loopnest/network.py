@@ -297,7 +297,7 @@ class Network:
         taken = {}
         for name, target in mine.items():
             try:
-                array = np.asarray(given[name])
+                array = checks.plain(op, name, given[name])
             except Exception as error:
                 raise TypeError(f"{op}: {name} is no array ({error})") from error
             if array.dtype.kind not in "fiu":

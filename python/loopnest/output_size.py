@@ -43,7 +43,7 @@ def padding_of(op: str, padding: Any, kernel: Pair, stride: Pair, dilation: Pair
             )
         h, w = checks.pair(op, "padding", padding, 0, LIMIT)
         return (h, h), (w, w)
-    if isinstance(padding, (tuple, list)):
+    if isinstance(padding, (tuple, list)) and len(padding) != 1:
         raise ValueError(
             f"{op}: padding is {padding!r}; accepted: an integer, (ph, pw), "
             "((top, bottom), (left, right)), 'same' or 'valid'"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import backend, logic_export, netlist, scratch, threads
+from loopnest import backend, checks, logic_export, netlist, scratch, threads
 
 # Work of one gate on one batch, in the units of threads.split.
 _WORK = 16
@@ -264,7 +264,7 @@ def _unpacked(words: np.ndarray) -> np.ndarray:
 
 def _samples(op: str, x: Any, inputs: int) -> tuple[np.ndarray, bool]:
     """x as bytes (samples, inputs), C-contiguous, and whether it was a single sample."""
-    given = np.asarray(x)
+    given = checks.plain(op, "x", x)
     if given.ndim not in (1, 2) or given.shape[-1] != inputs:
         raise ValueError(
             f"{op}: x has shape {given.shape}; accepted: (samples, {inputs}) or ({inputs},)"

@@ -8,7 +8,7 @@ without a large cost in compile time.
 import functools
 
 import numpy as np
-from numba import literal_unroll, njit, types
+from numba import literal_unroll, types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
@@ -113,14 +113,14 @@ def output(op, out, dtype, ndim):
 
 
 def separate(op, out, in_place=False):
-    """Compiled function ``(out, x)`` that refuses overlap in memory; ``x`` is contiguous.
+    """Compiled function ``(out, x)`` that refuses overlap in memory; ``x`` is what came.
 
-    ``in_place`` allows that both are the same array.
+    Not a copy of it: a copy never overlaps. ``in_place`` allows that both are the same array.
     """
     if is_none(out):
         return jitable(lambda out, x: None)
     test = overlaps_partly if in_place else overlaps
-    message = op + ": out overlaps an input in memory"
+    message = op + ": out overlaps an input in memory; accepted: an array of its own"
 
     def check(out, x):
         if test(out, x):
@@ -198,17 +198,56 @@ def _as_float64(x):
     return np.ascontiguousarray(x).astype(np.float64)
 
 
-@njit(**PART)
-def overlaps(a, b):
-    """Whether two contiguous arrays share memory."""
-    start_a, start_b = a.ctypes.data, b.ctypes.data
-    return start_a < start_b + b.nbytes and start_b < start_a + a.nbytes
+def overlaps(y, a):
+    """Whether contiguous y shares an element with a: an array of any layout, or a number or None."""
+    raise NotImplementedError("for compiled code")
 
 
-@njit(**PART)
-def overlaps_partly(a, b):
-    """Whether they share memory without being the same array."""
-    return overlaps(a, b) and not (a.ctypes.data == b.ctypes.data and a.nbytes == b.nbytes)
+@overload(overlaps, jit_options=PART)
+def _overlaps(y, a):
+    if not isinstance(a, types.Array):
+        return lambda y, a: False
+    if a.layout == "C" or a.ndim == 0:
+        return _contiguous_overlap
+    return _strided_overlap
+
+
+def _contiguous_overlap(y, a):
+    start_y, start_a = np.int64(y.ctypes.data), np.int64(a.ctypes.data)
+    size_y, size_a = y.size * y.itemsize, a.size * a.itemsize
+    return size_y > 0 and size_a > 0 and start_y < start_a + size_a and start_a < start_y + size_y
+
+
+def _strided_overlap(y, a):
+    if y.size == 0 or a.size == 0:
+        return False
+    start, low = np.int64(y.ctypes.data), np.int64(a.ctypes.data)
+    end, first, high = start + y.size * y.itemsize, low, low + a.itemsize
+    for i in range(a.ndim):
+        reach = (a.shape[i] - 1) * a.strides[i]
+        low, high = low + min(reach, 0), high + max(reach, 0)
+    if high <= start or end <= low:
+        return False
+    for number in range(a.size):  # a is copied anyway, which takes as long
+        rest, at = number, first
+        for i in range(a.ndim - 1, -1, -1):
+            at += rest % a.shape[i] * a.strides[i]
+            rest //= a.shape[i]
+        if at < end and start < at + a.itemsize:
+            return True
+    return False
+
+
+def overlaps_partly(y, a):
+    """Whether they share an element without being the same memory, element for element."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(overlaps_partly, jit_options=PART)
+def _overlaps_partly(y, a):
+    if not (isinstance(a, types.Array) and a.dtype == y.dtype and a.layout == "C"):
+        return lambda y, a: overlaps(y, a)
+    return lambda y, a: overlaps(y, a) and not (y.ctypes.data == a.ctypes.data and y.size == a.size)
 
 
 def _is_integer(argument):
@@ -218,8 +257,72 @@ def _is_integer(argument):
     ) and not isinstance(argument, bool)
 
 
-def _is_pair(argument):
-    return isinstance(argument, types.BaseTuple) and len(argument) == 2
+def _is_sequence(argument, length):
+    return isinstance(argument, types.BaseTuple) and len(argument) == length
+
+
+def integer(op, name, argument, low, high=LIMIT):
+    """Compiled function that checks an integer's range; its type is checked here."""
+    if not _is_integer(argument):
+        raise TypingError(f"{op}: {name} is {argument}; accepted: integers of at least {low}")
+    message = f"{op}: {name} is out of range; accepted: integers from {low} to {high}"
+
+    def check(value):
+        if value < low or value > high:
+            raise ValueError(message)
+        return np.int64(value)
+
+    return jitable(check)
+
+
+def _is_number(argument):
+    if isinstance(argument, types.Omitted):
+        argument = argument.value
+    if isinstance(argument, (bool, types.Boolean, types.BooleanLiteral)):
+        return False
+    return isinstance(argument, (int, float, types.Integer, types.Float, types.IntegerLiteral))
+
+
+def numbers(op, **arguments):
+    """Check at compile time that arguments are plain numbers: no arrays, no flags, not complex."""
+    for name, argument in arguments.items():
+        if not _is_number(argument):
+            raise TypingError(f"{op}: {name} is {argument}; accepted: a number")
+
+
+def both_numbers(op, name, argument):
+    """Compiled function that gives two numbers of a tuple or list of exactly two."""
+    value = argument.value if isinstance(argument, types.Omitted) else argument
+    accepted = "accepted: two numbers from 0 to below 1"
+    if isinstance(value, (types.BaseTuple, tuple)):
+        if len(value) != 2 or not all(_is_number(part) for part in value):
+            raise TypingError(f"{op}: {name} is {argument}; {accepted}")
+        return jitable(lambda given: (float(given[0]), float(given[1])))
+    if not (isinstance(value, (types.List, types.ListType)) and _is_number(value.dtype)):
+        raise TypingError(f"{op}: {name} is {argument}; {accepted}")
+    message = f"{op}: {name} has not two entries; {accepted}"
+
+    def entries(given):
+        if len(given) != 2:
+            raise ValueError(message)
+        return float(given[0]), float(given[1])
+
+    return jitable(entries)
+
+
+def flags(op, **arguments):
+    """Check at compile time that options are True or False, nothing else."""
+    for name, argument in arguments.items():
+        value = argument.value if isinstance(argument, types.Omitted) else argument
+        if not isinstance(value, (bool, types.Boolean, types.BooleanLiteral)):
+            raise TypingError(f"{op}: {name} is {argument}; accepted: True or False")
+
+
+def switch(op, name, argument):
+    """Check at compile time that an option is True or False, which may be known at run time only."""
+    value = argument.value if isinstance(argument, types.Omitted) else argument
+    if not isinstance(value, (bool, int, types.Boolean, types.BooleanLiteral, types.Integer)):
+        raise TypingError(f"{op}: {name} is {argument}; accepted: True or False")
 
 
 def pair_of(op, name, argument, low):
@@ -234,7 +337,9 @@ def pair_of(op, name, argument, low):
     check = jitable(check)
     if _is_integer(argument):
         return jitable(lambda value: check(value, value))
-    if _is_pair(argument) and all(_is_integer(a) for a in argument):
+    if _is_sequence(argument, 1) and _is_integer(argument[0]):
+        return jitable(lambda value: check(value[0], value[0]))
+    if _is_sequence(argument, 2) and all(_is_integer(a) for a in argument):
         return jitable(lambda value: check(value[0], value[1]))
     raise TypingError(f"{op}: {name} is {argument}; accepted: an integer or two of them")
 
@@ -257,11 +362,12 @@ def array_of(op, name, argument, ndim):
         raise TypingError(f"{op}: {name} has {argument.ndim} dimensions; accepted: {ndim}")
 
 
-def optional(argument, dtype):
+def optional(op, name, argument, dtype, ndim=1):
     """Compiled function that gives a contiguous array, or one of no elements for None."""
     if is_none(argument):
         real = np.float32 if dtype == types.float32 else np.float64
         return jitable(lambda value: np.empty(0, real))
+    array_of(op, name, argument, ndim)
     return contiguous(argument, dtype)
 
 

@@ -15,6 +15,7 @@ from loopnest.overloads.common import (
     array_of,
     contiguous,
     gradient_arrays,
+    integer,
     literal,
     optional,
     optional_dx,
@@ -24,7 +25,7 @@ from loopnest.overloads.common import (
     same_dtype,
     separate,
 )
-from loopnest.overloads.packing import unpack, weight_of
+from loopnest.overloads.packing import array_in, unpack, weight_of
 
 
 def _padding(op, padding):
@@ -94,7 +95,7 @@ def _check_channels(op):
     def check(x, weight, groups):
         if groups < 1 or x.shape[1] % groups or weight.shape[0] % groups:
             raise ValueError(wrong_groups)
-        if weight.shape[1] * groups != x.shape[1]:
+        if weight.shape[1] != x.shape[1] // groups:  # a product could overflow
             raise ValueError(wrong_channels)
         if weight.shape[2] < 1 or weight.shape[3] < 1:
             raise ValueError(wrong_kernel)
@@ -146,8 +147,12 @@ def conv2d(
     algorithm = literal(op, "algorithm", algorithm, ("direct", "winograd"))
     dtype = same_dtype(op, x=x, weight=weight_of(weight), bias=bias)
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
+    whole_groups = integer(op, "groups", groups, 1, 2**63 - 1)
     prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
-    prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
+    prepare_bias, has_bias = (
+        optional(op, "bias", bias, dtype),
+        bias is not None and bias != types.none,
+    )
     make, check_memory = output(op, out, dtype, 4), separate(op, out)
     finish, multiply = activate(op, activation), linked(whole.conv2d)
     rectify = literal(op, "activation", activation, (None, *FUSED)) == "relu"
@@ -169,8 +174,9 @@ def conv2d(
         algorithm="direct",
         out=None,
     ):
-        b, packed = prepare_weight(weight, groups)
-        check_channels(x, b, groups)
+        parts = whole_groups(groups)
+        b, packed = prepare_weight(weight, parts)
+        check_channels(x, b, parts)
         n, k, r, s = x.shape[0], b.shape[0], b.shape[2], b.shape[3]
         oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
         check_algorithm(r, s, options)
@@ -178,10 +184,10 @@ def conv2d(
         if has_bias and c.size != k:
             raise ValueError("conv2d: bias must have one entry for each filter of weight")
         y = make(out, (n, k, oh, ow))
-        check_memory(y, a)
-        check_memory(y, b)
-        check_memory(y, c)
-        multiply(a, b, packed, c, options, groups, packed[:0], int(rectify), y)
+        check_memory(y, x)
+        check_memory(y, array_in(weight))
+        check_memory(y, bias)
+        multiply(a, b, packed, c, options, parts, packed[:0], int(rectify), y)
         finish(y.reshape(y.size))
         return y
 
@@ -197,6 +203,7 @@ def conv2d_backward(
         array_of(op, name, array, 4)
     dtype = same_dtype(op, dy=dy, x=x, weight=weight)
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
+    whole_groups = integer(op, "groups", groups, 1, 2**63 - 1)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight = contiguous(weight, dtype)
     by_weight = linked(whole.conv2d_backward_weight)
@@ -209,16 +216,17 @@ def conv2d_backward(
     def implementation(
         dy, x, weight, stride=1, padding=0, dilation=1, groups=1, gradients=None, needs_dx=True
     ):
-        check_channels(x, weight, groups)
+        parts = whole_groups(groups)
+        check_channels(x, weight, parts)
         n, k, r, s = x.shape[0], weight.shape[0], weight.shape[2], weight.shape[3]
         oh, ow, options = resolve(x.shape[2], x.shape[3], r, s, stride, padding, dilation)
         if dy.shape != (n, k, oh, ow):
             raise ValueError("conv2d_backward: dy has not the shape of the output")
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
         dx, dweight, dbias = made = make(gradients, shape_of_dx(b.shape), c.shape, (k,))
-        check(made, (a, b, c))
-        by_input(a, c, options, groups, dx)
-        by_weight(b, a, options, groups, dweight)
+        check(made, (dy, x, weight))
+        by_input(a, c, options, parts, dx)
+        by_weight(b, a, options, parts, dweight)
         by_bias(a, 0, k, dbias)
         return given_back(dx), dweight, dbias
 

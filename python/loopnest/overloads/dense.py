@@ -21,7 +21,7 @@ from loopnest.overloads.common import (
     same_dtype,
     separate,
 )
-from loopnest.overloads.packing import unpack, weight_of
+from loopnest.overloads.packing import array_in, unpack, weight_of
 
 
 def _features(op, x):
@@ -53,7 +53,10 @@ def linear(x, weight, bias=None, activation=None, out=None):
     array_of(op, "weight", weight_of(weight), 2)
     dtype = same_dtype(op, x=x, weight=weight_of(weight), bias=bias)
     prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
-    prepare_bias, has_bias = optional(bias, dtype), bias is not None and bias != types.none
+    prepare_bias, has_bias = (
+        optional(op, "bias", bias, dtype),
+        bias is not None and bias != types.none,
+    )
     make, check = output(op, out, dtype, x.ndim), separate(op, out)
     finish, with_last, multiply = activate(op, activation), _with_last(x.ndim), linked(whole.linear)
 
@@ -66,9 +69,9 @@ def linear(x, weight, bias=None, activation=None, out=None):
         if has_bias and c.size != outputs:
             raise ValueError("linear: bias must have one entry for each output of weight")
         y = make(out, with_last(x.shape, outputs))
-        check(y, a)
-        check(y, b)
-        check(y, c)
+        check(y, x)
+        check(y, array_in(weight))
+        check(y, bias)
         rows = _row_count(x)
         multiply(a.reshape((rows, inputs)), b, packed, c, y.reshape((rows, outputs)))
         finish(y.reshape(y.size))
@@ -101,7 +104,7 @@ def linear_backward(dy, x, weight, gradients=None, needs_dx=True):
         a, b, c = prepare_dy(dy), prepare_x(x), prepare_weight(weight)
         rows_dy, rows_x = a.reshape((rows, outputs)), b.reshape((rows, inputs))
         dx, dweight, dbias = made = make(gradients, shape_of_dx(b.shape), c.shape, (outputs,))
-        check(made, (a, b, c))
+        check(made, (dy, x, weight))
         by_input(rows_dy, c, dx.reshape((dx.size // max(1, inputs), inputs)))
         by_weight(rows_x, rows_dy, dweight)
         by_bias(rows_dy, dbias)

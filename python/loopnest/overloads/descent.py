@@ -17,7 +17,17 @@ from loopnest import schedule as schedules
 from loopnest.kernels import descent as kernels
 from loopnest.kernels.jit import jitable
 from loopnest.kernels.objective import build
-from loopnest.overloads.common import contiguous, flag, is_none, literal, overloads, promoted
+from loopnest.optimizer import LAST_STEP
+from loopnest.overloads.common import (
+    both_numbers,
+    contiguous,
+    flag,
+    is_none,
+    literal,
+    numbers,
+    overloads,
+    promoted,
+)
 from loopnest.overloads.optimizer import at_least, beta
 
 DescentTuple = namedtuple(
@@ -203,6 +213,10 @@ def descend(
     schedule="constant",
 ):
     op = "descend"
+    numbers(op, alpha=alpha, eps=eps, weight_decay=weight_decay)
+    if not is_none(tol):
+        numbers(op, tol=tol)
+    both = both_numbers(op, "betas", betas)
     if is_none(lr) or not isinstance(steps, (types.Integer, types.IntegerLiteral)):
         raise TypingError(f"{op}: lr is {lr}, steps is {steps}; accepted: rates and an integer")
     if not (is_none(gradient) and is_none(h)):
@@ -243,9 +257,10 @@ def descend(
         h=None,
         schedule="constant",
     ):
-        if steps < 0:
-            raise ValueError("descend: steps is below 0")
-        b1, b2, a = beta1(betas[0]), beta2(betas[1]), keep(alpha)
+        if steps < 0 or steps > LAST_STEP:
+            raise ValueError("descend: steps is out of range; accepted: integers of at least 0")
+        decays = both(betas)
+        b1, b2, a = beta1(decays[0]), beta2(decays[1]), keep(alpha)
         options = positive(eps), positive(weight_decay), enough(tol)
         array = prepare(x0)
         rate, mu = rates(lr, array), momenta(momentum, array)

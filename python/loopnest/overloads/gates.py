@@ -61,8 +61,8 @@ def gate_forward(gate, a, b, out=None):
             raise ValueError("gate_forward: a and b differ in shape")
         left, right = prepare_a(a), prepare_b(b)
         y = make(out, a.shape)
-        check(y, left)
-        check(y, right)
+        check(y, a)
+        check(y, b)
         kernel(left.reshape(left.size), right.reshape(right.size), weights, y.reshape(y.size))
         return y
 

@@ -11,8 +11,10 @@ from loopnest.kernels.linking import linked
 from loopnest.overloads.common import (
     contiguous,
     float_array,
+    integer,
     is_none,
     literal,
+    numbers,
     output,
     overloads,
     same_dtype,
@@ -58,26 +60,47 @@ def _from_rows(rows, axis, y):
                 cube[o, c, i] = rows[o * inner + i, c]
 
 
+LARGEST = 2**63 - 1
+MAX_AXES = 64  # of a NumPy array: larger numbers are no axis
+
+
+def _of_one_number(name, dtype, out):
+    """Implementation for an array without axes, as PyTorch has it: one class, of probability 1."""
+    make, zero = output(name, out, dtype, 0), name == "log_softmax"
+
+    def implementation(x, axis=-1, out=None):
+        if axis != 0 and axis != -1:
+            raise ValueError("softmax: axis is out of range")
+        y = make(out, x.shape)
+        value = x[()] - x[()]  # 0; NaN for what is not finite
+        y[()] = value if zero else value + 1
+        return y
+
+    return implementation
+
+
 def _register_softmax(name):
     kernel = linked(getattr(kernels, name))
 
     @overloads(getattr(public, name))
     def softmax(x, axis=-1, out=None):
         dtype, ndim = same_dtype(name, x=x), x.ndim
+        whole = integer(name, "axis", axis, -MAX_AXES, MAX_AXES)
         if ndim < 1:
-            raise TypingError(f"{name}: x has 0 dimensions; accepted: at least 1")
+            return _of_one_number(name, dtype, out)
         prepare, make = contiguous(x, dtype), output(name, out, dtype, ndim)
         check = separate(name, out, in_place=True)
 
         message = name + ": axis is out of range"
 
         def implementation(x, axis=-1, out=None):
-            if axis < -ndim or axis >= ndim:
+            at = whole(axis)
+            if at < -ndim or at >= ndim:
                 raise ValueError(message)
-            at = axis % ndim
+            at = at % ndim
             a = prepare(x)
             y = make(out, x.shape)
-            check(y, a)
+            check(y, x)
             if a.size:
                 rows = _to_rows(a, at)
                 result = np.empty_like(rows)
@@ -95,7 +118,7 @@ _register_softmax("log_softmax")
 def _is_index(logits, target):
     """Whether a target holds class indices (else probabilities)."""
     if isinstance(target, (types.Integer, types.IntegerLiteral)):
-        return True
+        return logits.ndim == 1
     return (
         isinstance(target, types.Array)
         and isinstance(target.dtype, types.Integer)
@@ -103,22 +126,31 @@ def _is_index(logits, target):
     )
 
 
+def _indices(op, target):
+    """Compiled function ``(target, logits)`` -> class indices, flat, of the right number and shape."""
+    if not isinstance(target, types.Array):
+        return jitable(lambda target, logits: np.full(1, target, np.int64))
+    wrong_shape = op + ": target has not the shape of logits without classes"
+    too_large = op + ": target holds a class out of range; accepted: at most 2^63 - 1"
+
+    def flat(target, logits):
+        if target.shape != logits.shape[:1][: target.ndim] + logits.shape[2:]:
+            raise ValueError(wrong_shape)
+        for index in target.flat:
+            if index > LARGEST:  # unsigned: it would turn negative, perhaps into ignore_index
+                raise ValueError(too_large)
+        return np.ascontiguousarray(target).reshape(target.size).astype(np.int64)
+
+    return jitable(flat)
+
+
 def _target_rows(op, logits, target, dtype):
     """Compiled function ``(logits, target, axis, classes, ignore_index)`` -> checked rows."""
-    if isinstance(target, (types.Integer, types.IntegerLiteral)):
-        flat = jitable(lambda target: np.full(1, target, np.int64))
-    else:
-        flat = jitable(
-            lambda target: np.ascontiguousarray(target).reshape(target.size).astype(np.int64)
-        )
     if _is_index(logits, target):
-        wrong_shape = op + ": target has not the shape of logits without classes"
-        wrong_class = op + ": target holds a class out of range"
+        flat, wrong_class = _indices(op, target), op + ": target holds a class out of range"
 
         def indices(logits, target, axis, classes, ignore_index):
-            given = flat(target)
-            if given.size * classes != logits.size:
-                raise ValueError(wrong_shape)
+            given = flat(target, logits)
             for index in given:
                 if index != ignore_index and (index < 0 or index >= classes):
                     raise ValueError(wrong_class)
@@ -159,9 +191,13 @@ def _weights(op, weight, dtype):
     return jitable(weights)
 
 
-def _problem(op, logits, target, weight):
+def _problem(op, logits, target, weight, label_smoothing, ignore_index):
     """(class axis, compiled function that checks and gives rows of logits, target, weights)."""
     float_array(op, "logits", logits)
+    if logits.ndim < 1:
+        raise TypingError(f"{op}: logits has 0 dimensions; accepted: (C,), (N, C), (N, C, ...)")
+    numbers(op, label_smoothing=label_smoothing)
+    ignored = integer(op, "ignore_index", ignore_index, -(2**62), 2**62)
     dtype = same_dtype(op, logits=logits)
     if not _is_index(logits, target):
         dtype = same_dtype(op, logits=logits, target=target)
@@ -175,6 +211,7 @@ def _problem(op, logits, target, weight):
     def rows(logits, target, weight, label_smoothing, ignore_index):
         if not 0 <= label_smoothing <= 1:
             raise ValueError(wrong_smoothing)
+        ignored(ignore_index)
         classes = logits.shape[axis]
         if classes < 1:
             raise ValueError(no_classes)
@@ -273,7 +310,7 @@ def cross_entropy(
 ):
     op = "cross_entropy"
     reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
-    _, prepare = _problem(op, logits, target, weight)
+    _, prepare = _problem(op, logits, target, weight, label_smoothing, ignore_index)
     run, reduced = _run(logits, target), _reduced(logits, target, weight, reduction_name)
 
     def implementation(
@@ -289,16 +326,47 @@ def cross_entropy(
 
 
 def _gradient(op, logits, out):
-    """Compiled function ``(out, logits)`` -> the array to write gradients to."""
+    """Compiled function ``(out, logits, target, weight, dy)`` -> the array to write gradients to."""
     dtype = same_dtype(op, logits=logits)
     make, check = output(op, out, dtype, logits.ndim), separate(op, out)
 
-    def gradient(out, logits):
+    def gradient(out, logits, target, weight, dy):
         y = make(out, logits.shape)
         check(y, logits)
+        check(y, target)
+        check(y, weight)
+        check(y, dy)
         return y
 
     return jitable(gradient)
+
+
+def _upstream(op, logits, dy, reduction):
+    """Compiled function ``(scale, dy, logits)`` that writes each row's gradient by its loss."""
+    if not isinstance(dy, types.Array):
+        if not isinstance(dy, (bool, types.Boolean)):
+            numbers(op, dy=dy)
+        return jitable(lambda scale, dy, logits: _fill_with(scale, dy))
+    float_array(op, "dy", dy)
+    if dy.ndim == 0:
+        return jitable(lambda scale, dy, logits: _fill_with(scale, dy[()]))
+    if reduction != "none":
+        raise TypingError(f"{op}: dy is an array; accepted with {reduction!r}: a number")
+    if dy.ndim != logits.ndim - 1:
+        raise TypingError(f"{op}: dy has {dy.ndim} dimensions; accepted: {logits.ndim - 1}")
+    message = op + ": dy has not the shape of the losses"
+
+    def fill(scale, dy, logits):
+        if dy.shape != logits.shape[:1] + logits.shape[2:]:
+            raise ValueError(message)
+        scale[:] = np.ascontiguousarray(dy).reshape(dy.size)
+
+    return jitable(fill)
+
+
+@jitable
+def _fill_with(scale, value):
+    scale[:] = value
 
 
 @overloads(public.cross_entropy_backward)
@@ -314,26 +382,10 @@ def cross_entropy_backward(
 ):
     op = "cross_entropy_backward"
     reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
-    axis, prepare = _problem(op, logits, target, weight)
+    axis, prepare = _problem(op, logits, target, weight, label_smoothing, ignore_index)
     gradient = _gradient(op, logits, out)
     run, scaled = _run(logits, target), _scaled(logits, target, weight, reduction_name)
-    if isinstance(dy, types.Array):
-        if reduction_name != "none":
-            raise TypingError(f"{op}: dy is an array; accepted with {reduction_name!r}: a number")
-
-        message = op + ": dy has not the shape of the losses"
-
-        def fill(scale, dy):
-            if dy.size != scale.size:
-                raise ValueError(message)
-            scale[:] = np.ascontiguousarray(dy).reshape(dy.size)
-
-    else:
-
-        def fill(scale, dy):
-            scale[:] = dy
-
-    fill = jitable(fill)
+    fill = _upstream(op, logits, dy, reduction_name)
 
     def implementation(
         logits,
@@ -346,9 +398,9 @@ def cross_entropy_backward(
         out=None,
     ):
         rows, t, w = prepare(logits, target, weight, label_smoothing, ignore_index)
-        dlogits = gradient(out, logits)
+        dlogits = gradient(out, logits, target, weight, dy)
         scale, result = np.empty(len(rows), rows.dtype), np.empty_like(rows)
-        fill(scale, dy)
+        fill(scale, dy, logits)
         scaled(scale, t, w, ignore_index)
         nothing = np.empty(0, rows.dtype)
         run(rows, t, w, ignore_index, float(label_smoothing), scale, nothing, result)
@@ -370,7 +422,7 @@ def cross_entropy_with_grad(
 ):
     op = "cross_entropy_with_grad"
     reduction_name = literal(op, "reduction", reduction, public.REDUCTIONS)
-    axis, prepare = _problem(op, logits, target, weight)
+    axis, prepare = _problem(op, logits, target, weight, label_smoothing, ignore_index)
     gradient = _gradient(op, logits, out)
     run, scaled = _run(logits, target), _scaled(logits, target, weight, reduction_name)
     reduced = _reduced(logits, target, weight, reduction_name)
@@ -385,7 +437,7 @@ def cross_entropy_with_grad(
         out=None,
     ):
         rows, t, w = prepare(logits, target, weight, label_smoothing, ignore_index)
-        dlogits = gradient(out, logits)
+        dlogits = gradient(out, logits, target, weight, None)
         losses, scale = np.empty(len(rows), rows.dtype), np.ones(len(rows), rows.dtype)
         result = np.empty_like(rows)
         scaled(scale, t, w, ignore_index)

@@ -10,7 +10,17 @@ from loopnest import optimizer as public
 from loopnest.kernels import optimizer as kernels
 from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
-from loopnest.overloads.common import contiguous, float_array, is_none, overlaps, overloads
+from loopnest.overloads.common import (
+    both_numbers,
+    contiguous,
+    flags,
+    float_array,
+    integer,
+    is_none,
+    numbers,
+    overlaps,
+    overloads,
+)
 
 power = jitable(public.power)
 
@@ -45,9 +55,9 @@ def _prepare_grad(op, grad, dtype):
     def prepare(grad, param):
         if grad.shape != param.shape:
             raise ValueError(wrong_shape)
-        values = convert(grad)
-        if overlaps(param, values):
+        if overlaps(param, grad):
             raise ValueError(shared)
+        values = convert(grad)
         return values.reshape(values.size)
 
     return jitable(prepare)
@@ -107,6 +117,13 @@ def beta(op, name):
     return at_least(op, name, 0.0, 1.0, below=True)
 
 
+def _step(op, step):
+    """Compiled function that checks the number of a step."""
+    if is_none(step):
+        raise TypingError(f"{op}: step is missing; accepted: an integer of at least 1")
+    return integer(op, "step", step, 1, public.LAST_STEP)
+
+
 @overloads(public.sgd_step)
 def sgd_step(
     param,
@@ -121,6 +138,8 @@ def sgd_step(
 ):
     op = "sgd_step"
     _need_number(op, "lr", lr)
+    numbers(op, lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
+    flags(op, nesterov=nesterov, first=first)
     prepare, states = _arrays(op, param, grad, momentum_buffer=momentum_buffer)
     prepare_buffer, has_buffer = states["momentum_buffer"], not is_none(momentum_buffer)
     rate, mu, decay = (at_least(op, k) for k in ("lr", "momentum", "weight_decay"))
@@ -144,7 +163,7 @@ def sgd_step(
         if nesterov and (options[1] == 0.0 or options[2] != 0.0):
             raise ValueError("sgd_step: nesterov needs momentum above 0 and dampening 0")
         g = prepare(grad, param)
-        buffer = prepare_buffer(momentum_buffer, param, g)
+        buffer = prepare_buffer(momentum_buffer, param, grad)
         used = int(options[1] != 0.0)
         kernel(g, *options, used, int(nesterov), int(first), buffer, param.reshape(param.size))
 
@@ -156,29 +175,27 @@ def _need_number(op, name, argument):
         raise TypingError(f"{op}: {name} is missing; accepted: a number")
 
 
-def _adam(op, param, grad, m, v, step, max_v, decoupled):
+def _adam(op, param, grad, m, v, step, max_v, decoupled, betas, **options):
     """Compiled function of all arguments of `adam_step`, in order."""
     _need(op, "m", m)
     _need(op, "v", v)
-    if not isinstance(step, (types.Integer, types.IntegerLiteral)):
-        raise TypingError(f"{op}: step is {step}; accepted: an integer of at least 1")
+    numbers(op, **options)
+    checked_step, both = _step(op, step), both_numbers(op, "betas", betas)
     prepare, states = _arrays(op, param, grad, m=m, v=v, max_v=max_v)
     prepare_m, prepare_v, prepare_max = (states[k] for k in ("m", "v", "max_v"))
     rate, epsilon, decay = (at_least(op, k) for k in ("lr", "eps", "weight_decay"))
     beta1, beta2, separate = beta(op, "betas[0]"), beta(op, "betas[1]"), _separate(op)
     amsgrad, decoupled = int(not is_none(max_v)), int(decoupled)
-    message = op + ": step is below 1"
     kernel = linked(kernels.adam_step)
 
     def run(param, grad, m, v, step, lr, betas, eps, weight_decay, max_v):
-        if step < 1:
-            raise ValueError(message)
-        b1, b2 = beta1(betas[0]), beta2(betas[1])
+        number, decays = checked_step(step), both(betas)
+        b1, b2 = beta1(decays[0]), beta2(decays[1])
         rates = rate(lr), epsilon(eps), decay(weight_decay)
-        c1, c2 = 1.0 - power(b1, step), 1.0 - power(b2, step)
+        c1, c2 = 1.0 - power(b1, number), 1.0 - power(b2, number)
         g = prepare(grad, param)
-        a, b = prepare_m(m, param, g), prepare_v(v, param, g)
-        c = prepare_max(max_v, param, g)
+        a, b = prepare_m(m, param, grad), prepare_v(v, param, grad)
+        c = prepare_max(max_v, param, grad)
         separate(a, b)
         separate(a, c)
         separate(b, c)
@@ -201,7 +218,8 @@ def adam_step(
     weight_decay=0.0,
     max_v=None,
 ):
-    run = _adam("adam_step", param, grad, m, v, step, max_v, False)
+    options = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
+    run = _adam("adam_step", param, grad, m, v, step, max_v, False, betas, **options)
 
     def implementation(
         param,
@@ -233,7 +251,8 @@ def adamw_step(
     weight_decay=0.01,
     max_v=None,
 ):
-    run = _adam("adamw_step", param, grad, m, v, step, max_v, True)
+    options = {"lr": lr, "eps": eps, "weight_decay": weight_decay}
+    run = _adam("adamw_step", param, grad, m, v, step, max_v, True, betas, **options)
 
     def implementation(
         param,
@@ -267,6 +286,7 @@ def rmsprop_step(
 ):
     op = "rmsprop_step"
     _need(op, "v", v)
+    numbers(op, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
     prepare, states = _arrays(
         op, param, grad, v=v, momentum_buffer=momentum_buffer, grad_average=grad_average
     )
@@ -295,8 +315,8 @@ def rmsprop_step(
         if options[4] != 0.0 and not has_buffer:
             raise ValueError("rmsprop_step: momentum_buffer is None with momentum")
         g = prepare(grad, param)
-        a, b = prepare_v(v, param, g), prepare_buffer(momentum_buffer, param, g)
-        c = prepare_mean(grad_average, param, g)
+        a, b = prepare_v(v, param, grad), prepare_buffer(momentum_buffer, param, grad)
+        c = prepare_mean(grad_average, param, grad)
         separate(a, b)
         separate(a, c)
         separate(b, c)
@@ -312,8 +332,8 @@ def adagrad_step(
 ):
     op = "adagrad_step"
     _need(op, "state_sum", state_sum)
-    if not isinstance(step, (types.Integer, types.IntegerLiteral)):
-        raise TypingError(f"{op}: step is {step}; accepted: an integer of at least 1")
+    numbers(op, lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps)
+    checked_step = _step(op, step)
     prepare, states = _arrays(op, param, grad, state_sum=state_sum)
     prepare_sum, number = states["state_sum"], at_least(op, "lr, lr_decay, weight_decay or eps")
     kernel = linked(kernels.adagrad_step)
@@ -321,12 +341,10 @@ def adagrad_step(
     def implementation(
         param, grad, state_sum, step=None, lr=1e-2, lr_decay=0.0, weight_decay=0.0, eps=1e-10
     ):
-        if step < 1:
-            raise ValueError("adagrad_step: step is below 1")
-        rate = number(lr) / (1.0 + (step - 1) * number(lr_decay))
+        rate = number(lr) / (1.0 + (checked_step(step) - 1) * number(lr_decay))
         decay, epsilon = number(weight_decay), number(eps)
         g = prepare(grad, param)
-        total = prepare_sum(state_sum, param, g)
+        total = prepare_sum(state_sum, param, grad)
         kernel(g, rate, epsilon, decay, total, param.reshape(param.size))
 
     return implementation
@@ -336,15 +354,18 @@ def adagrad_step(
 def lion_step(param, grad, m, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
     op = "lion_step"
     _need(op, "m", m)
+    numbers(op, lr=lr, weight_decay=weight_decay)
+    both = both_numbers(op, "betas", betas)
     prepare, states = _arrays(op, param, grad, m=m)
     prepare_m, number = states["m"], at_least(op, "lr or weight_decay")
     beta1, beta2, kernel = beta(op, "betas[0]"), beta(op, "betas[1]"), linked(kernels.lion_step)
 
     def implementation(param, grad, m, lr=1e-4, betas=(0.9, 0.99), weight_decay=0.0):
         rate, decay = number(lr), number(weight_decay)
-        b1, b2 = beta1(betas[0]), beta2(betas[1])
+        decays = both(betas)
+        b1, b2 = beta1(decays[0]), beta2(decays[1])
         g = prepare(grad, param)
-        mean = prepare_m(m, param, g)
+        mean = prepare_m(m, param, grad)
         kernel(g, rate, b1, b2, decay, mean, param.reshape(param.size))
 
     return implementation

@@ -7,12 +7,13 @@ from numba.extending import (
     NativeValue,
     make_attribute_wrapper,
     models,
+    overload,
     register_model,
     typeof_impl,
     unbox,
 )
 
-from loopnest.kernels.jit import jitable
+from loopnest.kernels.jit import PART, jitable
 from loopnest.overloads.common import contiguous
 from loopnest.packing import PackedWeight
 
@@ -65,6 +66,18 @@ def _unbox(typ, handle, c):
 def weight_of(argument):
     """Type of the array that a weight argument is or stands for."""
     return argument.weight if isinstance(argument, PackedWeightType) else argument
+
+
+def array_in(argument):
+    """The array that a weight argument is or stands for, in compiled code."""
+    raise NotImplementedError("for compiled code")
+
+
+@overload(array_in, jit_options=PART)
+def _array_in(argument):
+    if isinstance(argument, PackedWeightType):
+        return lambda argument: argument.weight
+    return lambda argument: argument
 
 
 def unpack(op, argument, dtype):

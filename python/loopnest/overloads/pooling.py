@@ -9,16 +9,19 @@ from loopnest.kernels import pooling as kernels
 from loopnest.kernels import whole
 from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
+from loopnest.output_size import LIMIT
 from loopnest.overloads.common import (
     array_of,
     contiguous,
     flag,
+    integer,
     is_none,
     output,
     overloads,
     pair_of,
     same_dtype,
     separate,
+    switch,
 )
 
 
@@ -77,12 +80,13 @@ def _divisor(op, divisor_override):
     if is_none(divisor_override):
         return jitable(lambda value: 0)
 
+    whole = integer(op, "divisor_override", divisor_override, -LIMIT)
     message = op + ": divisor_override is 0; accepted: another integer, or None"
 
     def check(value):
         if value == 0:
             raise ValueError(message)
-        return value
+        return whole(value)
 
     return jitable(check)
 
@@ -99,6 +103,8 @@ def avg_pool2d(
     out=None,
 ):
     op = "avg_pool2d"
+    switch(op, "ceil_mode", ceil_mode)
+    switch(op, "count_include_pad", count_include_pad)
     array_of(op, "x", x, 4)
     dtype = same_dtype(op, x=x)
     resolve, divisor = _resolve(op, kernel_size, stride, padding, 1), _divisor(op, divisor_override)
@@ -117,10 +123,10 @@ def avg_pool2d(
     ):
         n, c, height, width = x.shape
         oh, ow, o = resolve(height, width, kernel_size, stride, padding, 1, ceil_mode)
-        by, include = divisor(divisor_override), int(count_include_pad)
+        by, include = divisor(divisor_override), int(bool(count_include_pad))
         a = prepare(x)
         y = make(out, (n, c, oh, ow))
-        check(y, a)
+        check(y, x)
         kernel(a, o[:6], include, by, y)
         return y
 
@@ -140,6 +146,8 @@ def avg_pool2d_backward(
     out=None,
 ):
     op = "avg_pool2d_backward"
+    switch(op, "ceil_mode", ceil_mode)
+    switch(op, "count_include_pad", count_include_pad)
     array_of(op, "x", x, 4)
     array_of(op, "dy", dy, 4)
     dtype = same_dtype(op, dy=dy, x=x)
@@ -160,12 +168,13 @@ def avg_pool2d_backward(
     ):
         n, c, height, width = x.shape
         oh, ow, o = resolve(height, width, kernel_size, stride, padding, 1, ceil_mode)
-        by, include = divisor(divisor_override), int(count_include_pad)
+        by, include = divisor(divisor_override), int(bool(count_include_pad))
         if dy.shape != (n, c, oh, ow):
             raise ValueError("avg_pool2d_backward: dy has not the shape of the output")
         a = prepare(dy)
         dx = make(out, x.shape)
-        check(dx, a)
+        check(dx, dy)
+        check(dx, x)
         kernel(a, o[:6], include, by, dx)
         return dx
 
@@ -184,6 +193,7 @@ def max_pool2d(
     out=None,
 ):
     op = "max_pool2d"
+    switch(op, "ceil_mode", ceil_mode)
     array_of(op, "x", x, 4)
     dtype = same_dtype(op, x=x)
     resolve = _resolve(op, kernel_size, stride, padding, dilation)
@@ -204,11 +214,13 @@ def max_pool2d(
         oh, ow, o = resolve(height, width, kernel_size, stride, padding, dilation, ceil_mode)
         a = prepare(x)
         y = make(out, (n, c, oh, ow))
-        check(y, a)
+        check(y, x)
         return run(a, o, y)
 
     return implementation
 
+
+_LARGEST = 2**63 - 1
 
 _maxima, _maxima_indices = linked(whole.max_pool2d), linked(whole.max_pool2d_indices)
 
@@ -233,6 +245,9 @@ def _as_given(indices):
 
 @jitable
 def _as_int64(indices):
+    for index in indices.flat:
+        if index > _LARGEST:  # unsigned: it would turn negative, which means an empty window
+            raise ValueError("max_pool2d_backward: indices holds one outside the plane")
     return np.ascontiguousarray(indices).astype(np.int64)
 
 
@@ -249,6 +264,7 @@ def max_pool2d_backward(
     out=None,
 ):
     op = "max_pool2d_backward"
+    switch(op, "ceil_mode", ceil_mode)
     array_of(op, "x", x, 4)
     array_of(op, "dy", dy, 4)
     if not (
@@ -294,7 +310,9 @@ def max_pool2d_backward(
             raise ValueError("max_pool2d_backward: indices holds one outside the plane")
         a = prepare(dy)
         dx = make(out, x.shape)
-        check(dx, a)
+        check(dx, dy)
+        check(dx, x)
+        check(dx, indices)
         kernel(a, places, 0, x.shape[0] * x.shape[1], dx)
         return dx
 
@@ -316,7 +334,7 @@ def _register_global(name, run):
                 raise ValueError(message)
             a = prepare(x)
             y = make(out, (x.shape[0], x.shape[1], 1, 1))
-            check(y, a)
+            check(y, x)
             run(a, y)
             return y
 
@@ -327,15 +345,22 @@ _register_global("global_avg_pool2d", linked(whole.global_avg_pool2d))
 _register_global("global_max_pool2d", linked(whole.global_max_pool2d))
 
 
+def _is_real_dtype(dtype):
+    value = dtype.value if isinstance(dtype, types.Omitted) else dtype
+    if isinstance(value, (types.DType, types.NumberClass)):
+        return value.dtype in (types.float32, types.float64)
+    return value in (np.float32, np.float64)
+
+
 @overloads(public.average_filter)
 def average_filter(size, channels=1, dtype=np.float64):
     op = "average_filter"
-    pair = pair_of(op, "size", size, 1)
+    pair, whole = pair_of(op, "size", size, 1), integer(op, "channels", channels, 1)
+    if not _is_real_dtype(dtype):
+        raise TypingError(f"{op}: dtype is {dtype}; accepted: float32 or float64")
 
     def implementation(size, channels=1, dtype=np.float64):
-        if channels < 1:
-            raise ValueError("average_filter: channels must be at least 1")
         kh, kw = pair(size)
-        return np.full((channels, 1, kh, kw), 1 / (kh * kw), dtype)
+        return np.full((whole(channels), 1, kh, kw), 1 / (kh * kw), dtype)
 
     return implementation
