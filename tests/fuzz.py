@@ -32,6 +32,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 FAMILY = 24  # calls of one family, each through every face
+SPLIT = 16  # one family in so many is computed by two threads as well
+KEPT = 50  # findings of a kind that a child tells
 CHUNK = 400  # families that one run of Hypothesis draws
 STILL = 40  # seconds without a new call after which a child counts as hanging
 MEMORY = 8 << 30  # bytes of address space of a child: an absurd size must not fill the machine
@@ -53,6 +55,7 @@ class Fuzzer:
         self.report: Any = None  # is told each finding
         self.calls = 0
         self.counts: Counter[str] = Counter()
+        self.kinds: Counter[tuple[str, str]] = Counter()
         self.findings: list[dict[str, str]] = []
 
     def run(
@@ -65,7 +68,10 @@ class Fuzzer:
         before = [m.tobytes() for m in call.memory]
         given = {k: a.copy() for k, a in call.arrays.items() if k in call.written}
         answers = {}
-        for face in ("numba", "c", "njit")[: 3 if njit else 2]:
+        faces = ["numba", "c"] + ["njit"] * njit
+        if seed % SPLIT == 0:
+            faces += ["numba, 2 threads", "c, 2 threads"]
+        for face in faces:
             if self.note is not None:
                 self.note(f"{self.calls} {call.token} on {face}")
             if face == "njit":
@@ -126,6 +132,9 @@ class Fuzzer:
         if isinstance(told, dict):
             told = "; ".join(f"{face}: {answer}" for face, answer in told.items())
         told = " ".join(told.split())
+        self.kinds[call.op.key, kind] += 1
+        if self.kinds[call.op.key, kind] > KEPT:
+            return
         finding = {"op": call.op.key, "kind": kind, "token": call.token, "call": str(call)}
         self.findings.append({**finding, "told": told})
         if self.report is not None:
@@ -275,13 +284,13 @@ def supervise(options: argparse.Namespace, script: str = __file__) -> list[dict[
                 break
             if len(words) < 5:
                 raise SystemExit(f"fuzz: the child ended with {status} before its first call")
-            family, calls, token, _, face = words[:5]
+            family, calls, token, _, *face = words
             why = "hangs" if status == HANG else f"ends the process ({_signal(status)})"
             findings.append({
                 "op": token.partition(":")[0], "kind": "crash", "token": token,
-                "call": f"on {face}", "told": why,
+                "call": f"on {' '.join(face)}", "told": why,
             })  # fmt: skip
-            print(f"crash: {token} on {face} {why}", flush=True)
+            print(f"crash: {token} on {' '.join(face)} {why}", flush=True)
             skip, left = int(family) + 1, left - int(calls)
         findings += [json.loads(line) for line in _read(folder / "findings").splitlines()]
         for line in _read(folder / "counts").splitlines():

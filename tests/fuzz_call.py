@@ -351,8 +351,7 @@ def _indices(rng: Random, call: Call, array: Array, shape: tuple) -> np.ndarray:
         numbers.flat[rng.randrange(numbers.size)] = rng.choice(wrong)
         call.fault = f"?{array.name} out of range"
     elif numbers.size and array.values == "classes" and signed and rng.random() < 0.3:
-        numbers.flat[rng.randrange(numbers.size)] = -100
-        call.fault = call.fault or "?an ignored class"
+        numbers.flat[rng.randrange(numbers.size)] = -100  # ignored, unless ignore_index is another
     return numbers
 
 
@@ -411,7 +410,8 @@ def _put_over(rng: Random, call: Call) -> None:
         fault = f"?{name} itself is not read"
     else:
         fault = f"{target} over {name}"
-    call.fault = call.fault or fault
+    if not call.fault or (call.fault.startswith("?") and not fault.startswith("?")):
+        call.fault = fault
 
 
 def _pack(call: Call) -> None:

@@ -16,6 +16,7 @@ from fuzz_kinds import NAMES, Option
 from numba.core.errors import TypingError
 
 import loopnest as ln
+from loopnest import threads
 from loopnest.packing import PackedWeight
 
 TYPES = "types"  # a compile-time refusal: TypeError or ValueError, which Python tells apart
@@ -60,11 +61,21 @@ def answer_of(call: Call, run: Callable[[], Any]) -> Answer:
     return Answer([*_arrays_of(result), *(np.array(call.arrays[k]) for k in call.written)])
 
 
-def python_face(call: Call, backend: str, module: Any = ln) -> Answer:
-    """From Python, on a backend."""
+def python_face(call: Call, face: str, module: Any = ln) -> Answer:
+    """From Python, on a backend; "c, 2 threads" splits the call however small it is."""
+    backend, _, split = face.partition(", ")
     ln.use_backend(backend)
     function = getattr(module, call.op.name)
-    return answer_of(call, lambda: function(**call.arguments))
+    if not split:
+        return answer_of(call, lambda: function(**call.arguments))
+    before, ln_threads = threads.SERIAL_BELOW, ln.get_num_threads()
+    threads.SERIAL_BELOW = 0
+    ln.set_num_threads(2)
+    try:
+        return answer_of(call, lambda: function(**call.arguments))
+    finally:
+        threads.SERIAL_BELOW = before
+        ln.set_num_threads(ln_threads)
 
 
 # ---- @njit ----

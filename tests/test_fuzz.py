@@ -42,18 +42,12 @@ def supervised(*arguments):
     return done.returncode, done.stdout + done.stderr
 
 
-# Masked arrays, outputs over inputs that are forgotten, and what @njit does not check yet.
-awaited = pytest.mark.xfail(strict=False, reason="checks are being mended")
-
-
-@awaited
 def test_all_ops_from_python():
     status, output = supervised("--calls", "7000", "--signatures", "0", "--seed", "20261201")
     assert status == 0, output
     assert all(f"  {key} " in output for key in TABLE)
 
 
-@awaited
 def test_some_ops_inside_njit():
     status, output = supervised(
         "--calls", "2500", "--signatures", "1", "--seed", "20261201", "--ops", COMPILED
