@@ -35,7 +35,7 @@ FAMILY = 24  # calls of one family, each through every face
 SPLIT = 16  # one family in so many is computed by two threads as well
 KEPT = 50  # findings of a kind that a child tells
 CHUNK = 400  # families that one run of Hypothesis draws
-STILL = 40  # seconds without a new call after which a child counts as hanging
+STILL = 180  # seconds without a new call after which a child counts as hanging
 MEMORY = 8 << 30  # bytes of address space of a child: an absurd size must not fill the machine
 NOTE = 512  # bytes of the file where a child notes what it does
 

@@ -297,12 +297,12 @@ class Axis(Option):
         return rng.choice(("int", "int", "np.int64", "np.int32"))
 
     def good(self, rng: Random, form: str, sizes: Sizes) -> str:
-        ndim = len(sizes["x"])
-        value = rng.randrange(-ndim, ndim) if ndim else 0
+        ndim = max(len(sizes["x"]), 1)  # a number counts as one class
+        value = rng.randrange(-ndim, ndim)
         return f"{form}({value})" if form != "int" else str(value)
 
     def bad(self, rng: Random, form: str, sizes: Sizes) -> str | None:
-        ndim = len(sizes["x"])
+        ndim = max(len(sizes["x"]), 1)
         value = rng.choice((ndim, -ndim - 1, 2**31 - 1, -(2**31)))
         return f"{form}({value})" if form != "int" else str(value)
 

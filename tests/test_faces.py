@@ -67,6 +67,8 @@ BAD = [
     ("conv2d", "dilation", (IMAGE, FILTERS), {"dilation": 9}),
     ("conv2d", "algorithm", (IMAGE, FILTERS), {"algorithm": "winograd", "stride": 2}),
     ("conv2d_backward", "dy", (ones((1, 4, 5, 5)), IMAGE, FILTERS), {}),
+    ("conv2d_backward", "needs_dx", (ones((1, 4, 3, 3)), IMAGE, FILTERS), {"needs_dx": np.nan}),
+    ("linear_backward", "needs_dx", (ones((2, 4)), ones((2, 3)), ones((3, 4))), {"needs_dx": 1}),
     ("avg_pool2d", "divisor 0", (IMAGE, 2), {"divisor_override": 0}),
     ("avg_pool2d", "divisor no integer", (IMAGE, 2), {"divisor_override": 2.5}),
     ("avg_pool2d", "divisor too large", (IMAGE, 2), {"divisor_override": 2**31}),

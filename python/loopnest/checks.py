@@ -245,6 +245,15 @@ def _integers(low: int, high: int | None) -> str:
     return f"integers from {low} to {high}" if high is not None else f"integers of at least {low}"
 
 
+def flag(op: str, name: str, value: Any) -> bool:
+    """``value`` must be True or False, Python's or NumPy's."""
+    if value is True or value is False:
+        return value
+    if not isinstance(value, np.bool_):
+        raise TypeError(f"{op}: {name} is {value!r}; accepted: True or False")
+    return bool(value)
+
+
 def pair(op: str, name: str, value: Any, low: int, high: int) -> tuple[int, int]:
     """``value``, an int or two of them, as two ints within ``[low, high]``."""
     if isinstance(value, (tuple, list)):

@@ -321,6 +321,7 @@ def conv2d_backward(
     16 lanes. Beyond its border dy counts as zeros.
     """
     op, given = "conv2d_backward", (dy, x, weight)
+    needs_dx = checks.flag(op, "needs_dx", needs_dx)
     x, weight = checks.array(op, "x", x, 4), checks.array(op, "weight", weight, 4)
     output, options, groups = _fit(op, x, weight, stride, padding, dilation, groups)
     dy = checks.array(op, "dy", dy, 4)

@@ -180,6 +180,7 @@ def linear_backward(
         if known is not None:
             return known
     op = "linear_backward"
+    needs_dx = checks.flag(op, "needs_dx", needs_dx)
     x, weight = _operands(op, x, weight)
     dy = checks.array(op, "dy", dy)
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)

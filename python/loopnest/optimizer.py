@@ -67,14 +67,6 @@ def _rate(op: str, name: str, value: Any) -> float:
     return checks.number(op, name, value, 0.0)
 
 
-def _yes(op: str, name: str, value: Any) -> bool:
-    if value is True or value is False:
-        return value
-    if not isinstance(value, np.bool_):
-        raise TypeError(f"{op}: {name} is {value!r}; accepted: True or False")
-    return bool(value)
-
-
 def _checked(op: str, param: Any, grad: Any, states: dict[str, Any]) -> list[Any]:
     """grad, states and param, or an error that tells what is wrong with them."""
     if not isinstance(param, np.ndarray):
@@ -184,7 +176,7 @@ def sgd_step(
     if type(dampening) is not float or not -_INF < dampening < _INF:
         dampening = checks.number(op, "dampening", dampening)
     weight_decay = _rate(op, "weight_decay", weight_decay)
-    nesterov, first = _yes(op, "nesterov", nesterov), _yes(op, "first", first)
+    nesterov, first = checks.flag(op, "nesterov", nesterov), checks.flag(op, "first", first)
     if nesterov and (momentum == 0.0 or dampening != 0.0):
         raise ValueError(
             f"{op}: nesterov is True with momentum {momentum} and dampening {dampening}; "
