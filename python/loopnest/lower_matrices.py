@@ -8,7 +8,7 @@ import numpy as np
 
 from loopnest.lower_elements import broadcast
 from loopnest.lowering import Lowering, Node
-from loopnest.program import Value, is_constant
+from loopnest.program import Shape, Value, is_constant
 
 
 def gemm(b: Lowering, node: Node, inputs: list) -> list[Value]:
@@ -23,7 +23,8 @@ def gemm(b: Lowering, node: Node, inputs: list) -> list[Value]:
     if weight.constant is not None:
         w = weight.constant.T if a.get("transB", 0) else weight.constant
         if a.get("transB", 0) or alpha != 1:
-            weight = b.constant(w * b.dtype.type(alpha) if alpha != 1 else w)
+            with np.errstate(all="ignore"):
+                weight = b.constant(w * b.dtype.type(alpha) if alpha != 1 else w)
         alpha = 1.0
     elif a.get("transB", 0):
         weight = b.transposed(weight, (1, 0))
@@ -35,9 +36,16 @@ def gemm(b: Lowering, node: Node, inputs: list) -> list[Value]:
     y = b.affine(b.linear(x, weight, None), alpha)
     if bias is None or beta == 0:
         return [y]
-    if np.broadcast_shapes(bias.shape, y.shape) != y.shape:
+    if not _broadcasts_to(bias.shape, y.shape):
         raise b.fail(f"C has shape {bias.shape}; accepted: one that broadcasts to {y.shape}")
     return [broadcast(b, "add", y, b.affine(bias, beta))]
+
+
+def _broadcasts_to(shape: Shape, wanted: Shape) -> bool:
+    """Whether an array of a shape can be added to one of the wanted shape without enlarging it."""
+    return len(shape) <= len(wanted) and all(
+        size in (1, want) for size, want in zip(shape[::-1], wanted[::-1], strict=False)
+    )
 
 
 def matmul(b: Lowering, node: Node, inputs: list) -> list[Value]:

@@ -128,7 +128,7 @@ class _Loader:
         for name in outputs:
             if name not in defined:
                 raise self.fail(f"output {_short(name)!r} is made by no node")
-        nodes = simplify(nodes, outputs, self.constants)
+        nodes = simplify(nodes, inputs, outputs, self.constants)
         return self._assemble(nodes, inputs, outputs)
 
     def _opset(self) -> int:
