@@ -28,6 +28,8 @@ def whole(b: Lowering, value: Value | None, attribute: Any, what: str) -> list[i
     """Integers from a constant input, or from the attribute of older opsets."""
     if value is not None:
         numbers = b.numbers(value, what).reshape(-1)
+        if numbers.dtype.kind not in "iu":
+            raise b.fail(f"{what} has dtype {numbers.dtype}; accepted: integers")
         return [int(v) for v in numbers]
     return None if attribute is None else [int(v) for v in attribute]
 
@@ -115,7 +117,12 @@ def pad(b: Lowering, node: Node, inputs: list) -> list[Value]:
     x, given, value, axes_given = (inputs + [None] * 3)[:4]
     a = node.attributes
     pads = whole(b, given, a.get("pads", a.get("paddings")), "pads")
-    fill = float(b.numbers(value, "constant_value").reshape(())) if value else a.get("value", 0.0)
+    fill = a.get("value", 0.0)
+    if value is not None:
+        given_fill = b.numbers(value, "constant_value")
+        if given_fill.size != 1:
+            raise b.fail(f"constant_value has shape {given_fill.shape}; accepted: one number")
+        fill = given_fill.reshape(()).item()
     axes = whole(b, axes_given, None, "axes")
     axes = list(range(x.ndim)) if axes is None else [b.axis(v, x.ndim) for v in axes]
     if pads is None or len(pads) != 2 * len(axes) or len(set(axes)) != len(axes):

@@ -187,9 +187,12 @@ def average_pool(b: Lowering, node: Node, inputs: list) -> list[Value]:
     for i, size in enumerate(spatial):
         x = window_sum(b, x, 2 + i, w, i)
         starts = np.arange(w.output[i]) * w.stride[i] - w.before[i]
-        at = starts[:, None] + w.dilation[i] * np.arange(w.kernel[i])
         low, high = (-w.before[i], size + w.after[i]) if include else (0, size)
-        counts = np.multiply.outer(counts, ((at >= low) & (at < high)).sum(1))
+        # Taps before `edge` are those below (edge - start) / dilation, rounded up.
+        taps = [
+            np.clip(-((starts - edge) // w.dilation[i]), 0, w.kernel[i]) for edge in (low, high)
+        ]
+        counts = np.multiply.outer(counts, taps[1] - taps[0])
     divisor = b.constant(np.maximum(counts, 1).reshape(1, 1, *counts.shape))
     return [b.binary("div", x, divisor)]
 

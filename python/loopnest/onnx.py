@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from loopnest import checks
 from loopnest.lowering import Node
-from loopnest.network import DEFAULT_LIMIT, Input, Network
+from loopnest.network import Input, Network
+from loopnest.onnx_cost import Budget
 from loopnest.onnx_ops import evaluate, is_lowered, run
 from loopnest.onnx_simplify import simplify
 from loopnest.onnx_table import (
@@ -27,6 +29,10 @@ from loopnest.onnx_table import (
 )
 
 _LONGEST = 120  # of a name in a message
+DEFAULT_BYTES = 1 << 30  # of all constants together, and of each array
+DEFAULT_WORK = 10**9  # multiply-adds of computing constants while loading: about a second
+# What a damaged file may raise in what reads it, beside ValueError.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError)
 
 
 def _onnx() -> Any:
@@ -40,7 +46,13 @@ def _onnx() -> Any:
     return onnx
 
 
-def load_onnx(model: Any, *, frozen: bool = True, max_bytes: int = DEFAULT_LIMIT) -> Network:
+def load_onnx(
+    model: Any,
+    *,
+    frozen: bool = True,
+    max_bytes: int = DEFAULT_BYTES,
+    max_work: int = DEFAULT_WORK,
+) -> Network:
     """Load an ONNX model as a `Network`.
 
     Parameters
@@ -50,7 +62,11 @@ def load_onnx(model: Any, *, frozen: bool = True, max_bytes: int = DEFAULT_LIMIT
     frozen : bool
         False for a network whose weights are to be trained further.
     max_bytes : int
-        Bound for the constants together, and for each array that the network makes.
+        Bound for the file, for the constants together, and for each array and the work space
+        that the network makes when it is called; 1 GiB by default.
+    max_work : int
+        Bound for what is computed while loading (nodes whose inputs are all constants), in
+        multiply-adds; 10**9 by default, about a second. A node alone counts 25,000.
 
     Returns
     -------
@@ -62,19 +78,33 @@ def load_onnx(model: Any, *, frozen: bool = True, max_bytes: int = DEFAULT_LIMIT
     ValueError
         The file is damaged, or has an operator or attribute that is not supported (the
         message says which, and in which node), a cycle, a missing tensor, a size out of bounds, or
-        external data outside its folder.
+        external data outside its folder. All bounds are checked before anything is allocated
+        or computed.
+    TypeError
+        The model is no path, bytes or ModelProto, or a bound is no integer.
     OSError
         The file cannot be read.
     ImportError
         The onnx package is missing.
     """
-    return _Loader(model, max_bytes, bool(frozen)).network()
+    op = "load_onnx"
+    max_bytes = checks.integer(op, "max_bytes", max_bytes, 1)
+    budget = Budget(max_bytes, checks.integer(op, "max_work", max_work, 1))
+    loader = _Loader(model, budget, bool(frozen))
+    try:
+        return loader.network()
+    except ValueError as error:
+        if str(error).startswith(f"{op}: "):
+            raise
+        raise ValueError(f"{op}: the file is damaged ({error})") from error
+    except _DAMAGE as error:
+        raise ValueError(f"{op}: the file is damaged ({type(error).__name__}: {error})") from error
 
 
 class _Loader:
-    def __init__(self, model: Any, max_bytes: int, frozen: bool) -> None:
+    def __init__(self, model: Any, budget: Budget, frozen: bool) -> None:
         self.onnx, self.frozen = _onnx(), frozen
-        self.limit, self.used = max_bytes, 0
+        self.budget, self.limit = budget, budget.bytes
         self.folder: Path | None = None
         self.model = self._parse(model)
         self.name = "onnx"
@@ -90,6 +120,8 @@ class _Loader:
             data = bytes(model)
         elif isinstance(model, (str, os.PathLike)):
             path = Path(model)
+            if "\0" in os.fspath(path):
+                raise self.fail(f"the path {os.fspath(path)!r} has a null character")
             if path.stat().st_size > self.limit:
                 raise self.fail(f"{path} has {path.stat().st_size} bytes; accepted: {self.limit}")
             data = path.read_bytes()
@@ -98,6 +130,8 @@ class _Loader:
             raise TypeError(
                 f"load_onnx: model is a {type(model).__name__}; accepted: a path, bytes, ModelProto"
             )
+        if len(data) > self.limit:
+            raise self.fail(f"the model has {len(data)} bytes; accepted: {self.limit}")
         parsed = self.onnx.ModelProto()
         try:
             parsed.ParseFromString(data)
@@ -196,10 +230,11 @@ class _Loader:
         return array
 
     def _account(self, count: int, what: str) -> None:
-        self.used += count
-        if self.used > self.limit:
+        self.budget.bytes -= count
+        if self.budget.bytes < 0:
             raise self.fail(
-                f"{what} takes the constants to {self.used} bytes; accepted: max_bytes, {self.limit}"
+                f"{what} takes the constants to {self.limit - self.budget.bytes} bytes; "
+                f"accepted: max_bytes, {self.limit}"
             )
 
     def _external(self, tensor: Any, what: str, dtype: np.dtype, size: int) -> np.ndarray:
@@ -207,11 +242,7 @@ class _Loader:
         location = entries.get("location", "")
         if self.folder is None:
             raise self.fail(f"{what} lies in a file of its own; accepted: with a model from a path")
-        path = (self.folder / location).resolve()
-        if not location or os.path.isabs(location) or self.folder not in path.parents:
-            raise self.fail(f"{what} lies in {_short(location)!r}, outside the model's folder")
-        if not path.is_file():
-            raise self.fail(f"{what} lies in {_short(location)!r}, which is no file")
+        path = self._beside(what, location)
         try:
             offset = int(entries.get("offset") or 0)
             length = int(entries.get("length") or size * dtype.itemsize)
@@ -223,10 +254,27 @@ class _Loader:
                 f"{what} needs {wanted} bytes; the file has {path.stat().st_size}, "
                 f"offset {offset}, length {length}"
             )
+        if dtype.hasobject:
+            raise self.fail(f"{what} has strings in a file of its own, which is not supported")
         data = np.fromfile(path, dtype.newbyteorder("<"), size, offset=offset)
         if data.size != size:
             raise self.fail(f"{what}: its file ends early")
         return data.astype(dtype, copy=False).reshape(tuple(tensor.dims))
+
+    def _beside(self, what: str, location: str) -> Path:
+        """The file of external data, which must lie in the model's folder."""
+        assert self.folder is not None
+        shown = repr(_short(location))
+        try:
+            path = (self.folder / location).resolve()
+            found = path.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, a circle of links, a null
+            raise self.fail(f"{what} lies in {shown}, which is no file ({error})") from error
+        if not location or os.path.isabs(location) or self.folder not in path.parents:
+            raise self.fail(f"{what} lies in {shown}, outside the model's folder")
+        if not found:
+            raise self.fail(f"{what} lies in {shown}, which is no file")
+        return path
 
     # ---- nodes ----
 
@@ -259,7 +307,7 @@ class _Loader:
             return [node]  # random
         inputs = [self.constants[v] if v else None for v in node.inputs]
         try:
-            results = evaluate(node, inputs, self.limit)
+            results = evaluate(node, inputs, self.budget)
         except (ValueError, TypeError) as error:
             raise self.fail(str(error)) from error
         for name, value in zip(node.outputs, results, strict=False):
@@ -400,4 +448,6 @@ def _why_dynamic(
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else name[:_LONGEST] + "..."
+    """A name from a file as messages show it: on one line, and not too long."""
+    shown = name if len(name) <= _LONGEST else name[:_LONGEST] + "..."
+    return "".join(c if c.isprintable() else "?" for c in shown)

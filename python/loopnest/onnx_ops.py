@@ -13,31 +13,51 @@ from typing import Any
 
 import numpy as np
 
-from loopnest.execute import Executor
+from loopnest.execute import BINDERS, Executor
 from loopnest.lower_windows import window_of
 from loopnest.lowering import Lowering, Node
+from loopnest.onnx_cost import Budget, program_cost
+from loopnest.onnx_table import SHAPE_INPUTS
 from loopnest.operators import OPERATORS, lower
-from loopnest.program import Storage, Value
+from loopnest.program import Program, Storage, Value
 
 _FLOATS = (np.float32, np.float64)
+# Work, in multiply-adds of 1 ns: of one of NumPy's on integers, of one random number, and of the
+# dozen NumPy calls that a tap of a window is.
+_INTEGER_MULTIPLY, _RANDOM, _NUMPY_CALLS = 4, 16, 50_000
 # Operators that only move elements: of any dtype.
 _MOVES = ("Concat", "Flatten", "Pad", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+# Inputs that may have another dtype than the first one.
+_OTHER_DTYPE = {**SHAPE_INPUTS, "BatchNormalization": (1, 2, 3, 4), "Dropout": (1, 2)}
 
 
-def evaluate(node: Node, inputs: Sequence[Any], limit: int) -> list[Any]:
-    """Results of one node; ``limit`` bounds each, in bytes.
+class _Evaluation(Lowering):
+    """A builder for one node whose inputs are at hand; what the node may cost is in ``budget``."""
+
+    def __init__(self, dtype: Any, node: Node, budget: Budget) -> None:
+        super().__init__(dtype, budget.bytes)
+        self.where, self.budget = node.label, budget
+
+    def spend(self, work: float) -> None:
+        self.budget.spend(self.where, work)
+
+
+def evaluate(node: Node, inputs: Sequence[Any], budget: Budget) -> list[Any]:
+    """Results of one node; ``budget`` bounds the bytes of each, and the work.
+
+    Both bounds are checked from shapes, before anything is allocated or computed.
 
     Raises
     ------
     ValueError, TypeError
         Arrays that do not fit; the message names the node.
     """
-    b = Lowering(np.float32, limit)
-    b.where = node.label
+    b = _Evaluation(np.float32, node, budget)
+    b.spend(0)
     if node.op == "Identity":
         return [inputs[0]]
-    if any(isinstance(v, (list, tuple)) for v in inputs):
-        raise TypeError(f"{node.label}: an input is a sequence; accepted: arrays")
+    if any(isinstance(v, (list, tuple)) or v is None for v in inputs[:1]):
+        raise TypeError(f"{node.label}: an input is a sequence or left out; accepted: arrays")
     arrays = [None if v is None else np.asarray(v) for v in inputs]
     with np.errstate(all="ignore"):
         special = SPECIAL.get(node.op)
@@ -45,10 +65,10 @@ def evaluate(node: Node, inputs: Sequence[Any], limit: int) -> list[Any]:
             results = special(b, node, arrays)
             if results is not None:
                 return results
-        return [_lowered(node, arrays, limit)]
+        return [_lowered(node, arrays, budget)]
 
 
-def _lowered(node: Node, arrays: list, limit: int) -> np.ndarray:
+def _lowered(node: Node, arrays: list, budget: Budget) -> np.ndarray:
     x = arrays[0]
     half = x.dtype == np.float16 and node.op not in _MOVES
     if half:
@@ -56,11 +76,8 @@ def _lowered(node: Node, arrays: list, limit: int) -> np.ndarray:
             v.astype(np.float32) if v is not None and v.dtype == np.float16 else v for v in arrays
         ]
         x = arrays[0]
-    if x.dtype.type not in _FLOATS and node.op not in _MOVES:
-        raise TypeError(f"{node.label}: an input has dtype {x.dtype}; accepted: floats")
-    if node.op == "Concat" and any(v.dtype != x.dtype for v in arrays):
-        raise TypeError(f"{node.label}: inputs of dtypes {sorted({str(v.dtype) for v in arrays})}")
-    b = Lowering(x.dtype, limit)
+    _check_dtypes(node, arrays)
+    b = _Evaluation(x.dtype, node, budget)
     values: list[Value | None] = [b.input(x.shape)]
     for array in arrays[1:]:
         if array is None:
@@ -70,31 +87,69 @@ def _lowered(node: Node, arrays: list, limit: int) -> np.ndarray:
         values.append(Value(Storage("constant", data.size, data=data), data.shape))
     outputs = lower(b, node, values)
     program = b.finish(outputs[:1], separable=False)
+    b.spend(program_cost(program))
     y = np.empty(program.outputs[0].shape, x.dtype)
-    Executor(program).run([np.require(x, requirements=("C", "A"))], [y])
+    _run(program, np.require(x, requirements=("C", "A")), y)
     return y.astype(np.float16) if half else y
+
+
+def _check_dtypes(node: Node, arrays: list) -> None:
+    x = arrays[0]
+    if x.dtype.type not in _FLOATS and node.op not in _MOVES:
+        raise TypeError(f"{node.label}: an input has dtype {x.dtype}; accepted: floats")
+    others = _OTHER_DTYPE.get(node.op, ())
+    same = [v.dtype for i, v in enumerate(arrays) if v is not None and i not in others]
+    if any(dtype != x.dtype for dtype in same):
+        raise TypeError(f"{node.label}: inputs of dtypes {sorted({str(d) for d in same})}")
+
+
+def _run(program: Program, x: np.ndarray, y: np.ndarray) -> None:
+    """Run a program of one input and one output once."""
+    if len(program.steps) != 1:
+        return Executor(program).run([x], [y])
+    # Most nodes are one step: it is called as it is, without the work space of an executor.
+    (step,) = program.steps
+    arrays = {program.inputs[0].storage: x, program.outputs[0].storage: y}
+
+    def array(value: Value | None) -> np.ndarray | None:
+        if value is None or value.storage not in arrays:
+            return None if value is None else value.constant
+        flat = arrays[value.storage].reshape(-1)
+        return flat[value.offset : value.offset + value.size].reshape(value.shape)
+
+    BINDERS[step.kind]([array(v) for v in step.inputs], [array(v) for v in step.outputs],
+                       step.options)()  # fmt: skip
+    return None
 
 
 # ---- what is not a step of a program; None: it is, after all ----
 
 
-def _result_shape(b: Lowering, *arrays: np.ndarray) -> None:
-    """Check a broadcast before it is made."""
+def _result_shape(b: _Evaluation, *arrays: np.ndarray) -> None:
+    """Check a broadcast before it is made, and pay for it."""
     try:
         shape = np.broadcast_shapes(*[a.shape for a in arrays])
     except ValueError:
         raise b.fail(f"shapes {[a.shape for a in arrays]} do not broadcast") from None
-    size = math.prod(shape) * max(a.itemsize for a in arrays)
-    if size > b.limit:
-        raise b.fail(f"the result would have shape {shape}; accepted: at most {b.limit} bytes")
+    _check_size(b, shape, max(a.itemsize for a in arrays))
+    b.spend(2 * math.prod(shape))
 
 
-def _operands(b: Lowering, node: Node, arrays: list) -> tuple[np.ndarray, np.ndarray]:
+def _check_size(b: _Evaluation, shape: Sequence[int], itemsize: int) -> None:
+    if math.prod(shape) * itemsize > b.limit:
+        raise b.fail(
+            f"the result would have shape {tuple(shape)}; accepted: at most {b.limit} bytes"
+        )
+
+
+def _operands(b: _Evaluation, node: Node, arrays: list) -> tuple[np.ndarray, np.ndarray]:
     first, second = arrays
     if node.opset < 7 and node.attributes.get("broadcast"):
         axis = node.attributes.get("axis", first.ndim - second.ndim)
         after = first.ndim - axis - second.ndim
         if after < 0:
+            raise b.fail(f"axis is {axis} for shapes {first.shape} and {second.shape}")
+        if second.ndim + after > 32:
             raise b.fail(f"axis is {axis} for shapes {first.shape} and {second.shape}")
         second = second.reshape(*second.shape, *[1] * after)
     if first.dtype != second.dtype:
@@ -104,7 +159,7 @@ def _operands(b: Lowering, node: Node, arrays: list) -> tuple[np.ndarray, np.nda
 
 
 def _arithmetic(function: Callable) -> Callable:
-    def run(b: Lowering, node: Node, arrays: list) -> list:
+    def run(b: _Evaluation, node: Node, arrays: list) -> list:
         first, second = _operands(b, node, arrays)
         if first.dtype.kind not in "iuf":
             raise TypeError(f"{b.where}: an input has dtype {first.dtype}; accepted: numbers")
@@ -124,7 +179,7 @@ def _divide(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _logic(function: Callable) -> Callable:
-    def run(b: Lowering, node: Node, arrays: list) -> list:
+    def run(b: _Evaluation, node: Node, arrays: list) -> list:
         first, second = _operands(b, node, arrays)
         if first.dtype != np.bool_:
             raise TypeError(f"{b.where}: an input has dtype {first.dtype}; accepted: bool")
@@ -133,13 +188,13 @@ def _logic(function: Callable) -> Callable:
     return run
 
 
-def _not(b: Lowering, node: Node, arrays: list) -> list:
+def _not(b: _Evaluation, node: Node, arrays: list) -> list:
     if arrays[0].dtype != np.bool_:
         raise TypeError(f"{b.where}: the input has dtype {arrays[0].dtype}; accepted: bool")
     return [np.logical_not(arrays[0])]
 
 
-def _sum(b: Lowering, node: Node, arrays: list) -> list:
+def _sum(b: _Evaluation, node: Node, arrays: list) -> list:
     total = arrays[0]
     for array in arrays[1:]:
         if array.dtype != total.dtype:
@@ -149,7 +204,7 @@ def _sum(b: Lowering, node: Node, arrays: list) -> list:
     return [total]
 
 
-def _constant(b: Lowering, node: Node, arrays: list) -> list:
+def _constant(b: _Evaluation, node: Node, arrays: list) -> list:
     ((name, value),) = node.attributes.items()
     kind: dict[str, Any] = {"value_float": np.float32, "value_floats": np.float32}
     kind |= {"value_int": np.int64, "value_ints": np.int64}
@@ -158,7 +213,7 @@ def _constant(b: Lowering, node: Node, arrays: list) -> list:
     return [np.asarray(value, kind.get(name))]
 
 
-def _constant_of_shape(b: Lowering, node: Node, arrays: list) -> list:
+def _constant_of_shape(b: _Evaluation, node: Node, arrays: list) -> list:
     shape = [int(v) for v in arrays[0].reshape(-1)]
     value = np.asarray(node.attributes.get("value", np.zeros(1, np.float32)))
     if value.size != 1 or arrays[0].dtype.kind not in "iu" or arrays[0].ndim != 1:
@@ -167,27 +222,41 @@ def _constant_of_shape(b: Lowering, node: Node, arrays: list) -> list:
         raise b.fail(f"shape is {shape}")
     if math.prod(shape) * value.itemsize > b.limit:
         raise b.fail(f"shape is {shape}; accepted: at most {b.limit} bytes")
+    b.spend(math.prod(shape))
     return [np.full(shape, value.reshape(-1)[0], value.dtype)]
 
 
 def _integers(function: Callable) -> Callable:
     """A NumPy function for integers; floats go to the kernels."""
 
-    def run(b: Lowering, node: Node, arrays: list) -> list | None:
+    def run(b: _Evaluation, node: Node, arrays: list) -> list | None:
         return function(b, node, arrays) if arrays[0].dtype.kind in "iu" else None
 
     return run
 
 
 @_integers
-def _matmul(b: Lowering, node: Node, arrays: list) -> list:
+def _matmul(b: _Evaluation, node: Node, arrays: list) -> list:
+    first, second = arrays
+    if first.dtype != second.dtype:
+        raise TypeError(f"{b.where}: inputs of dtypes {first.dtype} and {second.dtype}")
+    if not first.ndim or not second.ndim:
+        raise b.fail("an operand has no axes")
+    rows, columns = first.shape[-2:-1], second.shape[-1:] if second.ndim > 1 else ()
+    inner = first.shape[-1]
     try:
-        return [np.asarray(np.matmul(*arrays))]
-    except ValueError as error:
-        raise b.fail(str(error)) from None
+        batch = np.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+    except ValueError:
+        batch = None
+    if batch is None or inner != second.shape[-2 if second.ndim > 1 else -1]:
+        raise b.fail(f"shapes {first.shape} and {second.shape} do not fit")
+    shape = (*batch, *rows, *columns)
+    _check_size(b, shape, first.itemsize)
+    b.spend(_INTEGER_MULTIPLY * math.prod(shape) * inner)
+    return [np.asarray(np.matmul(first, second))]
 
 
-def _dropout(b: Lowering, node: Node, arrays: list) -> list:
+def _dropout(b: _Evaluation, node: Node, arrays: list) -> list:
     x, ratio, training = (arrays + [None] * 2)[:3]
     if node.opset < 12 or training is None or not bool(training):
         return [x, np.ones(x.shape, bool)]
@@ -196,19 +265,28 @@ def _dropout(b: Lowering, node: Node, arrays: list) -> list:
         raise b.fail(f"ratio is {share}; accepted: from 0 to below 1")
     if share == 0:
         return [x, np.ones(x.shape, bool)]
+    seed = node.attributes.get("seed")
+    if seed is not None and not 0 <= seed < 2**32:
+        raise b.fail(f"seed is {seed}; accepted: 0 to 2**32 - 1")
+    _check_size(b, x.shape, 8)
+    b.spend(_RANDOM * x.size)
     # Which elements are dropped is the implementer's choice; this one is that of ONNX's own tests.
-    random = np.random.RandomState(node.attributes.get("seed"))
+    random = np.random.RandomState(seed)
     mask = random.uniform(0, 1, x.shape) >= share
     return [(mask * x * (1 / (1 - share))).astype(x.dtype), mask]
 
 
-def _batch_normalization(b: Lowering, node: Node, arrays: list) -> list | None:
+def _batch_normalization(b: _Evaluation, node: Node, arrays: list) -> list | None:
     x, scale, bias, mean, variance = arrays
     a = node.attributes
     if not a.get("training_mode", 0):
         if any(v.shape != x.shape[1:2] for v in arrays[1:]):
             raise b.fail(f"x has shape {x.shape}, parameters {[v.shape for v in arrays[1:]]}")
         return None
+    if x.ndim < 2 or any(v.shape != x.shape[1:2] for v in arrays[1:]):
+        raise b.fail(f"x has shape {x.shape}, parameters {[v.shape for v in arrays[1:]]}")
+    _check_size(b, x.shape, 8)
+    b.spend(8 * x.size)
     momentum, axes = a.get("momentum", 0.9), tuple(i for i in range(x.ndim) if i != 1)
     wide = x.astype(np.float64)
     now_mean, now_variance = wide.mean(axes), wide.var(axes)
@@ -223,7 +301,7 @@ def _batch_normalization(b: Lowering, node: Node, arrays: list) -> list | None:
     return [y.astype(x.dtype), *running]
 
 
-def _max_pool(b: Lowering, node: Node, arrays: list) -> list | None:
+def _max_pool(b: _Evaluation, node: Node, arrays: list) -> list | None:
     """Integers, and the places of the maxima in the whole input."""
     (x,) = arrays
     if len(node.outputs) < 2 and x.dtype.kind == "f":
@@ -233,8 +311,10 @@ def _max_pool(b: Lowering, node: Node, arrays: list) -> list | None:
     w = window_of(b, node, x.shape[2:], node.attributes["kernel_shape"])
     least = -math.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     shape, spatial = (*x.shape[:2], *w.output), x.shape[2:]
-    if math.prod(shape) * 8 > b.limit or math.prod(w.kernel) > 1 << 20:
+    taps = math.prod(w.kernel)
+    if math.prod(shape) * 8 > b.limit or taps > 1 << 20:
         raise b.fail(f"the result would have shape {shape}, the window is {w.kernel}")
+    b.spend(taps * (8 * math.prod(shape) + _NUMPY_CALLS))
     best, places = np.full(shape, least, x.dtype), np.full(shape, -1, np.int64)
     order = list(reversed(range(len(spatial)))) if node.attributes.get("storage_order") else None
     numbers = np.arange(math.prod(spatial)).reshape(
@@ -260,11 +340,12 @@ def _max_pool(b: Lowering, node: Node, arrays: list) -> list | None:
     return [best, places][: len(node.outputs)]
 
 
-def _relu(b: Lowering, node: Node, arrays: list) -> list | None:
+def _relu(b: _Evaluation, node: Node, arrays: list) -> list | None:
+    b.spend(arrays[0].size)
     return [np.maximum(arrays[0], 0)] if arrays[0].dtype.kind == "i" else None
 
 
-SPECIAL: dict[str, Callable[[Lowering, Node, list], list | None]] = {
+SPECIAL: dict[str, Callable[[_Evaluation, Node, list], list | None]] = {
     "Add": _arithmetic(np.add),
     "And": _logic(np.logical_and),
     "BatchNormalization": _batch_normalization,
@@ -295,12 +376,21 @@ def run(network: Any, arrays: Sequence[Any]) -> list[Any]:
     for spec, array in zip(network.inputs, arrays, strict=True):
         values[spec.name] = _input(network.name, spec, array)
     last = {name: i for i, node in enumerate(network.nodes) for name in node.inputs}
+    outputs, sizes = set(network.outputs), dict.fromkeys(values, 0)
+    budget = Budget(network._limit, math.inf)
     for i, node in enumerate(network.nodes):
-        made = evaluate(node, [values[name] for name in node.inputs], network._limit)
-        values.update(zip(node.outputs, made, strict=False))
-        for name in node.inputs:
-            if name and last[name] == i and name not in network.outputs:
+        inputs = [values[name] for name in node.inputs]
+        made = evaluate(node, inputs, budget)
+        for name, value in zip(node.outputs, made, strict=False):
+            # Identity hands on its input, which has been counted.
+            fresh = name and not any(value is v for v in inputs)
+            sizes[name] = value.nbytes if fresh and isinstance(value, np.ndarray) else 0
+            values[name] = value
+            budget.bytes -= sizes[name]
+        for name in {*node.inputs, *node.outputs}:
+            if name and last.get(name, i) == i and name not in outputs:
                 values[name] = None
+                budget.bytes += sizes[name]
     return [values[name] for name in network.outputs]
 
 

@@ -311,7 +311,9 @@ class Builder:
     # ---- moving numbers ----
 
     def fill(self, y: Value, value: float) -> Value:
-        return self.step("fill", (), (y,), value=float(value))
+        # Integers, of which only NumPy calls have arrays, stay exact.
+        value = float(value) if self.dtype.kind == "f" else value
+        return self.step("fill", (), (y,), value=value)
 
     def move(
         self,
