@@ -1,6 +1,7 @@
 """LogicNetwork: connections, training, files, bad input."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -237,6 +238,40 @@ def test_damaged_files(tmp_path):
         ln.LogicNetwork.load(path)
 
 
+def test_sizes_are_known_before_anything_is_unpacked(tmp_path, monkeypatch):
+    """Entries larger than the header says, of another name, or larger than max_bytes stay packed."""
+    path = tmp_path / "net.npz"
+    net = network()
+    net.save(path)
+    with np.load(path) as file:
+        entries = dict(file)
+    huge = np.zeros((16, 4_000_000), np.float32)  # 256 MB, a few hundred KB in the file
+    for more in ({"extra": huge}, {"logits": huge}, {"left": huge}):
+        np.savez_compressed(path, **{**entries, **more})
+        tracemalloc.start()
+        if "extra" in more:
+            ln.LogicNetwork.load(path)
+        else:
+            with pytest.raises(ValueError, match="LogicNetwork.load: .*is damaged in its entry"):
+                ln.LogicNetwork.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+        tracemalloc.stop()
+    net.save(path)
+    with pytest.raises(ValueError, match="its arrays have 3600 bytes; accepted: max_bytes, 3599"):
+        ln.LogicNetwork.load(path, max_bytes=3599)
+    assert ln.LogicNetwork.load(path, max_bytes=3600).logits.tobytes() == net.logits.tobytes()
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "[]", '{"format": []}', "{", "\ud800"])
+def test_headers_that_are_none(tmp_path, text):
+    path = tmp_path / "net.npz"
+    network().save(path)
+    with np.load(path) as file:
+        np.savez(path, **{**dict(file), "header": np.array(text)})
+    with pytest.raises(ValueError, match="LogicNetwork.load: "):
+        ln.LogicNetwork.load(path)
+
+
 def test_no_pickle(tmp_path):
     path = tmp_path / "net.npz"
     np.savez(path, header=np.array([{"format": "x"}], dtype=object))
@@ -281,6 +316,34 @@ def test_exports(tmp_path):
     assert "module network" in (tmp_path / "net.v").read_text()
 
 
+@pytest.mark.parametrize(("inputs", "neurons"), [(7, 40), (7, 21), (5, 12), (2, 9), (4, 24)])
+def test_more_gates_than_pairs_of_inputs(inputs, neurons, tmp_path):
+    """Every pair is used equally often, as far as that can be; the gates on a pair may differ."""
+    classes = 1 + neurons % 2
+    net = ln.LogicNetwork(inputs, [neurons, 2 * classes], 2, seed=3)
+    left, right = net.left[:neurons], net.right[:neurons]
+    assert (left != right).all()
+    low, high = np.minimum(left, right), np.maximum(left, right)
+    _, counts = np.unique(low * inputs + high, return_counts=True)
+    pairs = inputs * (inputs - 1) // 2
+    assert len(counts) == min(pairs, neurons) and np.ptp(counts) == bool(neurons % pairs)
+    assert (
+        ln.LogicNetwork(inputs, [neurons, 2 * classes], 2, seed=3).left.tolist()
+        == net.left.tolist()
+    )
+    x = np.random.default_rng(0).integers(0, 2, (64, inputs))
+    y = x[:, 0] & x[:, 1]
+    net.logits = np.random.default_rng(1).standard_normal((16, net.neurons)).astype(np.float32)
+    net.fit(x, y, epochs=3, progress=False)
+    assert (
+        len({*zip(low, high, net.functions[:neurons], strict=True)}) > len(counts)
+        or pairs >= neurons
+    )
+    net.save(tmp_path / "net.npz")
+    back = ln.LogicNetwork.load(tmp_path / "net.npz")
+    assert np.array_equal(back.scores(x), net.pack().scores(x))
+
+
 # ---- bad input ----
 
 
@@ -294,8 +357,7 @@ def test_exports(tmp_path):
         ((5, [4, 0], 2), {}, ValueError, "layers is 0"),
         ((5, [4, 5], 2), {}, ValueError, "the last of layers is 5 with 2 classes; accepted: a mul"),
         ((5, [4], 1), {}, ValueError, "classes is 1"),
-        ((5, [12], 2), {}, ValueError, "12 neurons on 5 inputs, which make only 10 unique pairs"),
-        ((5, [4, 8], 2), {}, ValueError, "8 neurons on 4 inputs, which make only 6 unique pairs"),
+        ((5, [1, 8], 2), {}, ValueError, "8 neurons on 1 input; accepted: at least 2 inputs"),
         ((5, [4], 2), {"tau": 0}, ValueError, "tau is 0"),
         ((5, [4], 2), {"tau": "hot"}, TypeError, "tau is 'hot'"),
         ((5, [4], 2), {"seed": -1}, ValueError, "seed is -1"),

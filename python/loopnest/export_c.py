@@ -6,15 +6,14 @@ kernels' order of operations, so the bits are the same.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import numpy as np
 
+from loopnest import files
 from loopnest.paths import kernel_source
 from loopnest.program import MAX_DIMS, Program, Step, Storage, Value
 from loopnest.workspace import Workspace
@@ -87,26 +86,13 @@ def write_c(
     if batch is not None and any(s[0] != batch for s in shapes):
         raise ValueError(f"{op}: batch is {batch}; accepted: {shapes[0][0]}, the network's own")
     program = network.lower(shapes)
-    handle, temporary = tempfile.mkstemp(dir=path.parent or ".", suffix=".c.part")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            _Writer(network, program, name, file).write()
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with files.replacing(path, "w", encoding="ascii") as file:
+        _Writer(network, program, name, file).write()
     return path
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 class _Writer:
-    def __init__(self, network: Any, program: Program, name: str, file: TextIO) -> None:
+    def __init__(self, network: Any, program: Program, name: str, file: IO[str]) -> None:
         self.network, self.program, self.name, self.file = network, program, name, file
         self.plan = Workspace(program)
         self.real = "float" if program.dtype == np.float32 else "double"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from loopnest import logic_files
+from loopnest import files
 
 if TYPE_CHECKING:
     from loopnest.packed_logic import PackedLogic
@@ -19,7 +19,8 @@ _PER_LINE = 6
 
 def write(path: str | os.PathLike, text: str) -> None:
     """Write a text file whole: to a temporary name beside it, then renamed."""
-    logic_files.replace_file(path, text.encode("ascii"))
+    with files.replacing(path) as file:
+        file.write(text.encode("ascii"))
 
 
 def identifier(op: str, name: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import checks, logic_files, logic_training, netlist, packed_logic
+from loopnest import checks, files, logic_files, logic_training, netlist, packed_logic
 
 # Logit of the passing-through gate `a` at the start: 0.9 of the mixture, as in Petersen 2024.
 RESIDUAL = math.log(0.9 / (0.1 / 15))
@@ -20,7 +20,8 @@ _LARGEST = 2**31 - 1
 class LogicNetwork:
     """Layers of two-input logic gates, trained by gradient descent; on the CPU.
 
-    Every neuron reads two neurons of the layer before, chosen at random once, and mixes the 16
+    Every neuron reads two neurons of the layer before, chosen at random once (each pair once, or
+    equally often where there are more neurons than pairs), and mixes the 16
     two-input functions by a softmax over its 16 logits. After training each neuron keeps its most
     probable function: what remains is a circuit of gates, evaluated on bits (`pack`). A class's
     score is the number of ones among its share of the last layer's outputs, over ``tau``.
@@ -47,8 +48,8 @@ class LogicNetwork:
     Raises
     ------
     TypeError, ValueError
-        For options out of range, classes that do not divide the outputs, or too few inputs for
-        so many unique pairs.
+        For options out of range, classes that do not divide the outputs, or a layer that reads a
+        layer of one neuron.
 
     Notes
     -----
@@ -297,7 +298,7 @@ class LogicNetwork:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the network to an NPZ file: beside it first, then renamed. `load` reads it."""
-        logic_files.write_npz(path, self.file_entries(self.logits, self.history))
+        files.write_npz(path, self.file_entries(self.logits, self.history))
 
     def file_entries(self, logits: np.ndarray, history: list) -> dict[str, np.ndarray]:
         """What a file of the network with these logits holds."""
@@ -315,33 +316,45 @@ class LogicNetwork:
         }  # fmt: skip
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> LogicNetwork:
+    def load(
+        cls, path: str | os.PathLike, *, max_bytes: int = logic_files.MOST_BYTES
+    ) -> LogicNetwork:
         """Read a network that `save`, or a checkpoint of `fit`, has written.
+
+        Parameters
+        ----------
+        path : path-like
+            The file. Nothing in it is unpickled.
+        max_bytes : int
+            Bound for the network's arrays together; 1 GiB by default. The file's header is read
+            first, and every array must be as large as the header says, before it is unpacked.
 
         Raises
         ------
         FileNotFoundError
             There is no such file.
         ValueError
-            The file is damaged, of another kind, or of a newer version.
+            The file is damaged, of another kind, of a newer version, or too large.
         """
-        return cls.from_entries(path, logic_files.read_npz(path))
+        max_bytes = checks.integer(logic_files.LOAD, "max_bytes", max_bytes, 1)
+        with logic_files.opened(path) as file:
+            return cls.from_file(file, max_bytes)
 
     @classmethod
-    def from_entries(cls, path: str | os.PathLike, entries: dict[str, np.ndarray]) -> LogicNetwork:
-        """The network in what `read_npz` returned; all of it is checked."""
-        op = "LogicNetwork.load"
-        header = logic_files.read_header(op, path, entries)
+    def from_file(cls, file: files.ArrayFile, max_bytes: int) -> LogicNetwork:
+        """The network in a file; all of it is checked."""
+        header = logic_files.read_header(file)
         try:
-            options = {k: header[k] for k in ("tau", "seed", "init", "dtype")}
             net = cls.__new__(cls)
-            cls._restore(net, op, header, options, entries)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{op}: {os.fspath(path)!r} is damaged ({error})") from error
+            net._restore(logic_files.LOAD, header, header, file, max_bytes)
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            if str(error).startswith(file.what):
+                raise
+            raise ValueError(f"{file.what} is damaged ({error})") from error
         return net
 
     def _restore(
-        self, op: str, header: dict, options: dict, entries: dict[str, np.ndarray]
+        self, op: str, header: dict, options: dict, file: files.ArrayFile, max_bytes: int
     ) -> None:
         """Fill in from a file: the connections are those of the file, not drawn anew."""
         sizes = [checks.integer(op, "layers", n, 1, _LARGEST) for n in header["layers"]]
@@ -356,23 +369,24 @@ class LogicNetwork:
         self.init = checks.choice(op, "init", options["init"], ("residual", "random"))
         self.dtype = _float_dtype(op, np.dtype(str(options["dtype"])))
         self.tau = checks.number(op, "tau", options["tau"], 1e-6)
-        self.history = list(header["history"])
+        self.history = header["history"]
+        if not isinstance(self.history, list):
+            raise ValueError("history is no list")
+        size = self.neurons * (16 * self.dtype.itemsize + 2 * 4)
+        if size > max_bytes:
+            raise ValueError(f"its arrays have {size} bytes; accepted: max_bytes, {max_bytes}")
         self.starts = np.concatenate([[0], np.cumsum(self.layers)]).astype(np.int64)
-        for name in ("left", "right"):  # before anything of a size that only the header tells
-            rows = entries[name]
-            if rows.dtype != np.int32 or rows.shape != (self.neurons,):
-                raise ValueError(f"{name} is {rows.dtype}, shape {rows.shape}")
+        self.left, self.right = (
+            file.array(name, (self.neurons,), np.int32) for name in ("left", "right")
+        )
         before = np.repeat((self.inputs, *self.layers[:-1]), self.layers)
-        for name in ("left", "right"):
-            rows = entries[name]
+        for rows in (self.left, self.right):
             if (rows < 0).any() or (rows >= before).any():
-                raise ValueError(f"{name} points outside its layer")
-            setattr(self, name, np.ascontiguousarray(rows))
+                raise ValueError("left or right points outside its layer")
         if (self.left == self.right).any():
             raise ValueError("left and right are the same row")
-        self.logits = logic_files.finite(
-            entries["logits"], "logits", (16, self.neurons), self.dtype
-        )
+        logits = file.array("logits", (16, self.neurons), self.dtype)
+        self.logits = logic_files.finite(logits, "logits")
 
 
 def _float_dtype(op: str, dtype: Any) -> np.dtype:
@@ -388,23 +402,27 @@ def _float_dtype(op: str, dtype: Any) -> np.dtype:
 def unique_pairs(
     op: str, inputs: int, neurons: int, rng: np.random.Generator, groups: int = 1
 ) -> np.ndarray:
-    """Random pairs (neurons, 2) of different inputs, no pair twice, in either order.
+    """Random pairs (neurons, 2) of different inputs, no pair twice where there are enough of them.
 
-    Inputs are used equally often, as far as that can be. Within each group pairs are
-    sorted by their first input, so that rows are read in order, which is up to twice as fast.
+    Of more neurons than pairs, every pair is used equally often, as far as that can be: neurons
+    on the same pair learn different functions. Inputs are used equally often, as far as that can
+    be. Within each group pairs are sorted by their first input, so that rows are read in order,
+    which is up to twice as fast.
     """
-    possible = inputs * (inputs - 1) // 2
-    if neurons > possible:
+    if inputs < 2:
         raise ValueError(
-            f"{op}: layers has {neurons} neurons on {inputs} inputs, which make only {possible} "
-            "unique pairs; accepted: fewer neurons, or more inputs"
+            f"{op}: layers has {neurons} neurons on {inputs} input; accepted: at least 2 inputs"
         )
-    pairs = _dense_pairs(inputs, neurons, rng) if 4 * neurons > possible else None
-    if pairs is None:
-        pairs = _sparse_pairs(inputs, neurons, rng)
-    parts = pairs.reshape(groups, -1, 2)
-    order = np.argsort(parts[:, :, 0], axis=1, kind="stable")
-    return np.take_along_axis(parts, order[:, :, None], axis=1).reshape(-1, 2)
+    possible = inputs * (inputs - 1) // 2
+    whole, rest = divmod(neurons, possible) if neurons > possible else (0, neurons)
+    parts = [_dense_pairs(inputs, possible, rng) for _ in range(whole)]
+    if rest:
+        dense = 4 * rest > possible
+        parts.append((_dense_pairs if dense else _sparse_pairs)(inputs, rest, rng))
+    pairs = rng.permutation(np.concatenate(parts)) if whole else parts[0]
+    grouped = pairs.reshape(groups, -1, 2)
+    order = np.argsort(grouped[:, :, 0], axis=1, kind="stable")
+    return np.take_along_axis(grouped, order[:, :, None], axis=1).reshape(-1, 2)
 
 
 def _dense_pairs(inputs: int, neurons: int, rng: np.random.Generator) -> np.ndarray:

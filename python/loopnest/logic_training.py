@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loopnest import backend, checks, logic_files, loss, optimizer, threads
+from loopnest import backend, checks, files, logic_files, loss, optimizer, threads
 from loopnest.packed_logic import aligned, as_bits
 
 if TYPE_CHECKING:
@@ -175,16 +175,14 @@ class _Run:
             "m": self.m, "v": self.v,
         }  # fmt: skip
 
-    def restore(self, net: LogicNetwork, entries: dict[str, np.ndarray]) -> None:
-        import json
-
-        numbers = json.loads(str(entries["run"]))
+    def restore(self, net: LogicNetwork, file: files.ArrayFile) -> None:
+        numbers = file.json("run")
         for name in ("step", "epoch", "best_epoch"):
             setattr(self, name, checks.integer("fit", name, numbers[name], 0))
         self.best, self.best_loss = float(numbers["best"]), float(numbers["best_loss"])
         for name in ("m", "v"):
-            setattr(self, name, logic_files.finite(
-                entries[name], name, net.logits.shape, net.dtype))  # fmt: skip
+            array = file.array(name, net.logits.shape, net.dtype)
+            setattr(self, name, logic_files.finite(array, name))
 
 
 def fit(
@@ -292,21 +290,20 @@ def _save(net: LogicNetwork, run: _Run, path: Path, mark: str) -> None:
     """A file of the best network so far that also holds the state of the run."""
     entries = net.file_entries(run.best_logits, run.history)
     more = {"current_logits": net.logits, "fingerprint": np.array(mark)}
-    logic_files.write_npz(path, {**entries, **run.entries(), **more})
+    files.write_npz(path, {**entries, **run.entries(), **more})
 
 
 def _resume(op: str, net: LogicNetwork, run: _Run, path: Path, mark: str) -> None:
     """Go back to the state in a checkpoint of this very run."""
-    entries = logic_files.read_npz(path)
-    saved = type(net).from_entries(path, entries)
-    try:
-        found = str(entries["fingerprint"])
-        run.restore(net, entries)
-        current = logic_files.finite(
-            entries["current_logits"], "current_logits", net.logits.shape, net.dtype
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{op}: {str(path)!r} is no whole checkpoint ({error})") from error
+    with logic_files.opened(path) as file:
+        saved = type(net).from_file(file, net.logits.nbytes + net.left.nbytes + net.right.nbytes)
+        try:
+            found = file.text("fingerprint")
+            run.restore(net, file)
+            current = file.array("current_logits", net.logits.shape, net.dtype)
+            current = logic_files.finite(current, "current_logits")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{op}: {str(path)!r} is no whole checkpoint ({error})") from error
     if found != mark:
         raise ValueError(
             f"{op}: checkpoint {str(path)!r} is of another run (network, samples, batch_size or lr "

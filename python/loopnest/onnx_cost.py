@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from loopnest.program import Program, Step
 
-# Work that a node, and a step of a program, costs beside its arithmetic: about 25 and 5 us or more of
-# Python, in multiply-adds of 1 ns.
-_NODE, _STEP = 25_000, 5_000
+# Work that a node, and a step of a program, costs beside its arithmetic: 25 and 5 us of Python, in
+# multiply-adds of 1 ns.
+NODE, _STEP = 25_000, 5_000
 # Multiply-adds that one element of an element-wise function, or of a softmax, is worth.
 _ELEMENT = 4
 
@@ -23,7 +23,7 @@ class Budget:
 
     def spend(self, where: str, work: float) -> None:
         """Take the work of a node from the budget; ValueError if it is more than there is."""
-        self.work -= _NODE + work
+        self.work -= work
         if self.work < 0:
             raise ValueError(
                 f"{where}: computing the constants up to here takes more multiply-adds than "

@@ -16,7 +16,7 @@ import numpy as np
 from loopnest.execute import BINDERS, Executor
 from loopnest.lower_windows import window_of
 from loopnest.lowering import Lowering, Node
-from loopnest.onnx_cost import Budget, program_cost
+from loopnest.onnx_cost import NODE, Budget, program_cost
 from loopnest.onnx_table import SHAPE_INPUTS
 from loopnest.operators import OPERATORS, lower
 from loopnest.program import Program, Storage, Value
@@ -53,7 +53,7 @@ def evaluate(node: Node, inputs: Sequence[Any], budget: Budget) -> list[Any]:
         Arrays that do not fit; the message names the node.
     """
     b = _Evaluation(np.float32, node, budget)
-    b.spend(0)
+    b.spend(NODE)
     if node.op == "Identity":
         return [inputs[0]]
     if any(isinstance(v, (list, tuple)) or v is None for v in inputs[:1]):

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import loopnest as ln
+from loopnest import files
 from loopnest import worked_sheet as sheet
 from loopnest.worked_problems import CONVENTIONS, LONG, MINIMUM, START, descend, maps
 from loopnest.worked_problems import steps_to_minimum as steps_of
@@ -42,12 +43,8 @@ def save(figure: Any, path: str | os.PathLike[str]) -> None:
     """Write a picture, its format that of the name's end (PNG without one), by renaming."""
     target = Path(path)
     kind = target.suffix.lstrip(".").lower() or "png"
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, dpi=_DPI, format=kind)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(target) as file:
+        figure.savefig(file, dpi=_DPI, format=kind)
 
 
 def write_plots(folder: str | os.PathLike[str]) -> list[Path]:

@@ -10,16 +10,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from loopnest import backend as backends
-from loopnest import terminal
+from loopnest import files, terminal
 from loopnest import worked_sheet as sheet
 from loopnest.worked_problems import INSTANCE, PROBLEMS, Problem, Values
 
@@ -310,15 +308,6 @@ def as_json(report: Report) -> dict[str, Any]:
 
 def write_json(report: Report, path: str | os.PathLike[str]) -> None:
     """Write the report; the file appears whole or not at all."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(as_json(report), file, indent=1, allow_nan=False)
-            file.write("\n")
-        temporary.chmod(0o644)  # mkstemp's own is for the owner alone
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with files.replacing(path, "w", encoding="utf-8") as file:
+        json.dump(as_json(report), file, indent=1, allow_nan=False)
+        file.write("\n")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import descent, terminal
+from loopnest import descent, files, terminal
 
 _BAND_SECONDS = 0.25  # of work between two looks at the progress bar and the clock
 _SAVE_SECONDS = 10.0  # between two saves of an unfinished map
@@ -136,34 +136,28 @@ class Map:
 
     def save(self, path: Path) -> None:
         """Write an NPZ file beside its place, then rename it: no reader ever sees a half."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                contents: dict[str, Any] = {"lr": self.lr, self.settings.across: self.values}
-                contents |= {"done": self.done, "settings": self.settings.text(), **self.arrays}
-                np.savez_compressed(file, **contents)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        contents: dict[str, Any] = {"lr": self.lr, self.settings.across: self.values}
+        contents |= {"done": self.done, "settings": self.settings.text(), **self.arrays}
+        files.write_npz(path, contents, compressed=True)
 
     @classmethod
     def load(cls, path: Path, settings: Settings) -> Map:
         """The map of an earlier run, which must have been of the same settings."""
-        result = cls(settings)
+        result, wanted = cls(settings), settings.text()
         try:
-            with np.load(path, allow_pickle=False) as file:
-                if str(file["settings"]) != settings.text():
-                    raise ValueError(
-                        f"sweep: {path} holds another map, {file['settings']}; accepted: the same "
-                        "settings, or another file"
-                    )
-                result.done[:] = file["done"]
-                for name, array in result.arrays.items():
-                    array[...] = file[name]
-        except (OSError, KeyError, EOFError, ValueError) as error:
-            if isinstance(error, ValueError) and str(error).startswith("sweep"):
-                raise
+            with files.ArrayFile(path, "the file") as file:
+                found = file.text("settings")
+                if found == wanted:
+                    result.done = file.array("done", result.done.shape, np.bool_)
+                    for name, array in result.arrays.items():
+                        result.arrays[name] = file.array(name, array.shape, array.dtype)
+        except (OSError, ValueError) as error:
             raise ValueError(f"sweep: {path} is no map of this command ({error})") from None
+        if found != wanted:
+            raise ValueError(
+                f"sweep: {path} holds another map, {found[:1000]}; accepted: the same settings, or "
+                "another file"
+            )
         return result
 
     def compute_rows(self, first: int, last: int, objective: dict[str, Any]) -> None:
