@@ -217,7 +217,7 @@ def compare(found, expected) -> None:
 
 @settings(max_examples=GRAPHS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs([14, 17], False))
-def test_random_graphs(case) -> None:
+def test_fuzz_graphs(case) -> None:
     """(ONNX's reference is wrong in pooling, and below opset 14 in batch normalisation.)"""
     model, x = case
     note(onnx.printer.to_text(model))
@@ -230,7 +230,7 @@ def test_random_graphs(case) -> None:
 
 @settings(max_examples=GRAPHS // 3, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs([11, 13, 17], True))
-def test_random_graphs_against_onnx_runtime(case) -> None:
+def test_fuzz_graphs_against_onnx_runtime(case) -> None:
     runtime = pytest.importorskip("onnxruntime")
     model, x = case
     note(onnx.printer.to_text(model))

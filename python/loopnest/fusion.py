@@ -50,7 +50,9 @@ def _with_additions(steps: Sequence[Step]) -> list[Step]:
         product, more = found
         options = {**product.options, "activation": step.options["activation"]}
         result.remove(product)
-        result[result.index(step)] = Step("conv2d", (*product.inputs, more), step.outputs, options)
+        # The sum is as large as the convolution, though it may have another shape.
+        sums = tuple(y.reshaped(*product.outputs[0].shape) for y in step.outputs)
+        result[result.index(step)] = Step("conv2d", (*product.inputs, more), sums, options)
     return result
 
 
