@@ -6,6 +6,8 @@
 #ifndef LN_DESCENT_BLOCK
 #define LN_DESCENT_BLOCK
 enum { WIDTH = 512, CHUNK = 64 };
+/* Another thread may write it. */
+#define LN_PEEK(number) __atomic_load_n(number, __ATOMIC_RELAXED)
 #endif
 
 /* Problems side by side; the first n are in use. */
@@ -315,6 +317,8 @@ void OP(descend)(const ln_descend_options *options, const real *start, const rea
         }
         while (t < steps && n > 0) {
             if (t == until) {
+                if (options->stop && LN_PEEK(options->stop))
+                    break;
                 since = t;
                 until = steps - t < CHUNK ? steps : t + CHUNK;
                 looks = options->tol >= 0;

@@ -25,7 +25,7 @@ from loopnest.kernels.optimizer import (
     moved,
     scaled,
 )
-from loopnest.kernels.simd import bits_of, fma, prefer_wide, select
+from loopnest.kernels.simd import bits_of, fma, peek, prefer_wide, select
 from loopnest.kernels.simd_lanes import BLOCK, load_block, store
 from loopnest.kernels.slope import gelu_slope, silu_slope
 
@@ -335,6 +335,7 @@ def make(OBJECTIVE, METHOD, DECAYS, compiler):
         weight_decay,
         tol,
         every,
+        stop,
         first,
         last,
         x,
@@ -348,7 +349,8 @@ def make(OBJECTIVE, METHOD, DECAYS, compiler):
 
         schedule (rows, 3), float64: what the rate, eps and the rate in a decoupled weight decay
         are multiplied by in step t; the last row serves all later steps too. A negative tol
-        never stops. taken int64, converged uint8; trajectory gets the points before every
+        never stops. A number in stop other than 0, whoever writes it meanwhile, ends the descents where
+        they are. taken int64, converged uint8; trajectory gets the points before every
         ``every``-th step, or has no rows.
         """
         real = start.dtype.type
@@ -365,6 +367,8 @@ def make(OBJECTIVE, METHOD, DECAYS, compiler):
             t, until, looks = 0, 0, False
             while t < steps and n > 0:
                 if t == until:
+                    if peek(stop) != 0:
+                        break
                     since, until, looks = t, min(t + CHUNK, steps), tol >= 0.0
                     if not looks:
                         keep(s, n)

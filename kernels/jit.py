@@ -80,7 +80,11 @@ SOURCES = _sources_digest()
 
 
 class _KernelCache(FunctionCache):
-    """Numba's on-disk cache, made stale by a change in any file of this folder."""
+    """Numba's on-disk cache, made stale by a change in any file of this folder.
+
+    The cache saves time, no more: a disk that is full or broken, or files that are not whole, cost
+    a compilation and raise nothing.
+    """
 
     def __init__(self, py_func):
         super().__init__(py_func)
@@ -89,6 +93,27 @@ class _KernelCache(FunctionCache):
             filename_base=self._impl.filename_base,
             source_stamp=SOURCES,
         )
+
+    def load_overload(self, signature, target_context):
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception:  # whatever comes of unpickling what is no whole file
+            return None
+
+    def save_overload(self, signature, data):
+        try:
+            super().save_overload(signature, data)
+        except OSError:
+            return  # full, or not to be written to (any longer)
+        except Exception:  # the index is no whole file: begin a new one
+            self._start_anew(signature, data)
+
+    def _start_anew(self, signature, data):
+        try:
+            self._cache_file.flush()
+            super().save_overload(signature, data)
+        except Exception:
+            return
 
 
 def own_name(function):

@@ -13,9 +13,11 @@ from numba.core.dispatcher import Dispatcher
 from loopnest.kernels.descent import LOOKBACK, update
 from loopnest.kernels.jit import OPTIONS, own_name
 from loopnest.kernels.optimizer import decayed
+from loopnest.kernels.simd import peek
 from loopnest.kernels.vector import like
 
 _U = np.uint64
+_CHUNK = 64  # steps between looks at `stop`
 
 
 def _compiled(function):
@@ -77,7 +79,7 @@ def _make(f, gradient, METHOD, decoupled):
     @own_name
     def descend(
         starts, lr, momentum, steps, schedule, beta1, beta2, eps, weight_decay, tol, every,
-        first, last, x, fun, grad, taken, converged, trajectory,
+        stop, first, last, x, fun, grad, taken, converged, trajectory,
     ):  # fmt: skip
         """Problems first to last; arguments as in descent.py, x and so on with rows of n numbers."""
         n, real = _U(starts.shape[1]), starts.dtype.type
@@ -94,7 +96,7 @@ def _make(f, gradient, METHOD, decoupled):
                     trajectory[t // every, problem] = point
                 gradient(point, slopes)
                 size = _largest(slopes)
-                if not size > tol or t == steps:
+                if not size > tol or t == steps or (t % _CHUNK == 0 and peek(stop) != 0):
                     break
                 if t < schedule.shape[0]:
                     factor, epsilon = real(schedule[t, 0]), real(eps * schedule[t, 1])

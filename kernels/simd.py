@@ -37,6 +37,19 @@ def fma(typingctx, a, b, c):
 
 
 @intrinsic
+def peek(typingctx, numbers):
+    """The first of an array of int64, read from memory anew: another thread may have changed it."""
+    if not (isinstance(numbers, types.Array) and numbers.dtype == types.int64):
+        return None
+
+    def codegen(context, builder, signature, args):
+        array = context.make_array(numbers)(context, builder, args[0])
+        return builder.load_atomic(array.data, "monotonic", 8)
+
+    return types.int64(numbers), codegen
+
+
+@intrinsic
 def bits_of(typingctx, x):
     """The bits of a float as a signed integer of its size."""
     if x not in _INTEGER:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
+import signal
 from typing import Any
 
 import numba
 import numpy as np
 
 import loopnest as ln
+
+
+def hear_interrupts() -> None:
+    """For the beginning of a process that is to be interrupted: the tests may run under nohup, or
+    in the background, where SIGINT is ignored and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def results(value: Any) -> list[np.ndarray]:

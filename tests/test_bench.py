@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import PACKED, ROW_OF, STEPS, WINOGRAD, bench_cases
+from helpers import hear_interrupts
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -307,7 +308,10 @@ def test_a_row_that_nobody_can_do_does_not_make_a_run_incomplete(tmp_path):
 
 
 def test_an_interrupted_run_keeps_what_it_measured(tmp_path):
-    process = run("--only", "activation", "--peers", "numba,numpy", "--out", str(tmp_path))
+    where = "--out", str(tmp_path)
+    process = run(
+        "--only", "activation", "--peers", "numba,numpy", *where, preexec_fn=hear_interrupts
+    )
     stored = tmp_path / "run.json"
     deadline = time.monotonic() + 100
     while not stored.exists() and process.poll() is None and time.monotonic() < deadline:

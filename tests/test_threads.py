@@ -214,6 +214,7 @@ def test_an_interrupt_leaves_no_helper_at_work():
 import os, signal, threading, time
 import loopnest as ln
 from loopnest import threads
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup
 threads.SERIAL_BELOW = 0
 ln.set_num_threads(2)
 inside = []

@@ -309,10 +309,12 @@ void ln_lion_step_f64(const double *grad, int64_t n, double lr, double beta1, do
 
 /* ---- descent.c: whole descents on an activation ---- */
 /* objective and method: the constants below; rows: of the schedule; every: points are kept before
- * every so many steps, 0: never; beta2 is RMSprop's alpha; a negative tol never stops */
+ * every so many steps, 0: never; beta2 is RMSprop's alpha; a negative tol never stops; stop is
+ * NULL, or a number that ends the descents where they are as soon as somebody makes it other than 0 */
 typedef struct {
     int64_t objective, method, steps, rows, every;
     double beta1, beta2, eps, weight_decay, tol;
+    int64_t *stop;
 } ln_descend_options;
 enum {
     LN_EXP, LN_SIGMOID, LN_TANH, LN_RELU, LN_LEAKY_RELU, LN_SILU, LN_GELU, LN_GELU_TANH,

@@ -106,6 +106,7 @@ class use_backend:
         select(name)
 
     def __enter__(self) -> use_backend:
+        self._thread = threading.get_ident()
         with _lock:
             if self._entered:  # the same object in a second block
                 self._previous = kernels
@@ -125,6 +126,18 @@ class use_backend:
                 _blocks[place]._previous = self._previous
             else:
                 kernels = self._previous
+
+
+def _after_fork() -> None:
+    """In a forked child: a lock that nobody holds, and no blocks of threads that are not there."""
+    global _lock
+    _lock = threading.RLock()
+    for block in [b for b in _blocks if b._thread != threading.get_ident()]:
+        block.__exit__()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def get_backend() -> str:

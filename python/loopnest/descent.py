@@ -357,7 +357,8 @@ def descend(
         """All problems of one pair of decay rates."""
         is_adam = method in ("adam", "adamw")
         table = _schedule.table(factors, (beta1, beta2) if is_adam else None, steps)
-        options = (steps, table, beta1, beta2, eps, weight_decay, enough, every)
+        stop = np.zeros(1, np.int64)
+        options = (steps, table, beta1, beta2, eps, weight_decay, enough, every, stop)
 
         def arguments(first: int, last: int) -> tuple:
             return (*problems, *options, first, last, *outputs)
@@ -372,9 +373,14 @@ def descend(
             path = Path("built-in", "an activation of this library")
         count = problems[0].shape[0]
         work = float(count) * (steps + 1) * max(dimension, 1) * _WORK
-        threads.split(
-            lambda *piece: call(*arguments(*piece)), count, 0 if path == "numpy" else work
-        )
+        compute = partial(threads.split, lambda *piece: call(*arguments(*piece)), count)
+        if path == "numpy":
+            compute(0)
+        elif work < threads.PIECE_WORK:
+            compute(work)
+        else:
+            call(*arguments(0, 0))  # compiles here: a thread that does could not be stopped
+            threads.interruptible(partial(compute, work), stop)
         return path
 
     rows = steps // every + 1 if every else 0

@@ -69,8 +69,11 @@ class Call(NamedTuple):
 
 
 def small(work: float, space: int = 0) -> bool:
-    """Whether a call of so much work and so many bytes of work space is left to `serial`."""
-    return threads.serial(work) and space <= MOST_SPACE
+    """Whether a call of so much work and so many bytes of work space is left to `serial`.
+
+    One that is in pieces for the sake of interrupts is not, even on one thread.
+    """
+    return threads.serial(work) and space <= MOST_SPACE and work <= threads.PIECE_WORK
 
 
 def serial(work: float, kernel: Any, *arguments: Any) -> Call:
@@ -86,9 +89,13 @@ def split(work: float, kernel: Any, *arguments: Any) -> Call | None:
     """
     spaces = [value for value in arguments if type(value) is Space]
     bytes_ = sum(space.size * np.dtype(space.dtype).itemsize for space in spaces)
-    if small(work, bytes_):
+    if small(work, bytes_) and work <= threads.PIECE_WORK:
         return serial(work, kernel, *arguments)
-    if bytes_ > MOST_SPACE or not (hasattr(kernel, "arrange") or hasattr(kernel, "overloads")):
+    if (
+        work > threads.PIECE_WORK
+        or bytes_ > MOST_SPACE
+        or not (hasattr(kernel, "arrange") or hasattr(kernel, "overloads"))
+    ):
         _split(work, kernel, arguments)
         return None
     call, given = Call(kernel, arguments, work), _given(arguments)

@@ -113,7 +113,9 @@ def run_with(value: Callable, slope: Callable) -> Callable[..., None]:
     """The same for functions of whole arrays: of points, or of rows that are points."""
 
     def block(method, start, lr, momentum, steps, table, options, outputs):
-        beta1, beta2, eps, weight_decay, tol, every = options
+        beta1, beta2, eps, weight_decay, tol, every, _ = (
+            options  # Python hears of interrupts itself
+        )
         x, fun, grad, taken, converged, trajectory = outputs
         if start.ndim == 2:
             lr, momentum = lr[:, None], momentum[:, None]
@@ -143,8 +145,8 @@ def run_with(value: Callable, slope: Callable) -> Callable[..., None]:
         fun[...] = value(x)
 
     def run(objective, method, start, lr, momentum, steps, table, *rest):
-        *options, first, last = rest[:8]
-        *columns, trajectory = rest[8:]
+        *options, first, last = rest[:9]
+        *columns, trajectory = rest[9:]
         with np.errstate(all="ignore"):
             for at in range(first, last, BLOCK):
                 part = slice(at, min(at + BLOCK, last))

@@ -46,6 +46,10 @@ SERIAL_BELOW = 2_000_000
 # its own part of the arrays.
 _PIECES = 2
 
+# Work of one piece at the most, in the units of SERIAL_BELOW: some 20 ms. Between pieces Python hears
+# of signals, so that Ctrl-C ends a call of any length soon.
+PIECE_WORK = 40_000_000
+
 # How long who waits looks before it sleeps, in ns: some times what it costs to be woken.
 _SPIN = 100_000
 
@@ -244,7 +248,7 @@ class _Job:
             done += 1
             try:
                 self.function(first, last)
-            except BaseException as error:
+            except Exception as error:  # an interrupt ends the job instead
                 failed = failed or error
         return done, failed
 
@@ -284,20 +288,67 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_helpers)
 
 
+def _cuts(items: int, count: int) -> list[int]:
+    """Where ``count`` pieces of so many items begin, and where the last one ends."""
+    return [items * i // count for i in range(count + 1)]
+
+
+def interruptible(function: Callable[[], None], stop: Any) -> None:
+    """Call a function that runs long in one piece, so that the caller hears of signals meanwhile.
+
+    The main thread is the one that Python tells of signals. It waits while another thread runs the
+    function. What a signal's handler raises, KeyboardInterrupt for one, makes ``stop[0]`` 1, which
+    the function looks at, and is raised here when the function has ended.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        function()
+        return
+    failed: list[BaseException] = []
+    begun, ended = threading.Event(), threading.Event()
+
+    def run() -> None:
+        begun.set()
+        try:
+            if not stop[0]:
+                function()
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            ended.set()
+
+    worker = threading.Thread(target=run, name="loopnest-long", daemon=True)
+    try:
+        worker.start()
+        ended.wait()
+    except RuntimeError:  # no more threads to be had
+        function()
+        return
+    except BaseException:  # in the midst of starting, too
+        stop[0] = 1
+        if begun.is_set():
+            ended.wait()
+        raise
+    if failed:
+        raise failed[0]
+
+
 def split(function: Callable[[int, int], object], items: int, work: float) -> None:
     """Call ``function(first, last)`` on pieces that together cover ``range(items)``.
 
     ``work`` is the number of elementary operations of the whole call; small calls, and
     those made while the interpreter shuts down, run in one piece. All pieces have ended
-    when this returns or raises; an error in one does not keep the others from running.
+    when this returns or raises; an error in one does not keep the others from running, an
+    interrupt (KeyboardInterrupt) does.
     """
     global _helpers
+    pieces = min(items, 1 + int(work // PIECE_WORK))
     if items < 2 or serial(work) or sys.is_finalizing():
-        function(0, items)
+        for first, last in itertools.pairwise(_cuts(items, max(pieces, 1))):
+            function(first, last)
         return
     threads = min(get_num_threads(), items)
-    count = min(threads * _PIECES if threads > 2 else threads, items)
-    job = _Job(function, [items * i // count for i in range(count + 1)])
+    count = min(max(threads * _PIECES if threads > 2 else threads, pieces), items)
+    job = _Job(function, _cuts(items, count))
     if _helpers is None:
         _helpers = _Helpers()
     try:

@@ -9,11 +9,11 @@ _descend = by_dtype("descend")
 
 
 def descend(objective, method, start, lr, momentum, steps, schedule, *rest):
-    beta1, beta2, eps, weight_decay, tol, every, first, last, *outputs = rest
+    beta1, beta2, eps, weight_decay, tol, every, stop, first, last, *outputs = rest
     options = ffi.new(
         "ln_descend_options *",
         (objective, method, steps, schedule.shape[0], every)
-        + (beta1, beta2, eps, weight_decay, tol),
+        + (beta1, beta2, eps, weight_decay, tol, pointer(stop)),
     )
     *columns, trajectory = outputs
     _descend[start.dtype](

@@ -273,7 +273,7 @@ def descend(
         trajectory = np.empty((steps // kept + 1 if recorded else 0, start.size), real)
         kernel(
             start, rate, mu, steps, table, b1, second, *options, kept,
-            0, start.size, x, fun, grad, taken, converged, trajectory,
+            np.zeros(1, np.int64), 0, start.size, x, fun, grad, taken, converged, trajectory,
         )  # fmt: skip
         return finish(array.shape, x, fun, grad, taken, converged, trajectory)
 
