@@ -17,9 +17,10 @@ ALLOWED = {
     r"Icarus Verilog is not installed": "a simulator that is a package of Debian, not of PyPI",
     r"this user writes where permissions forbid it": "root, on whom permissions have no effect",
     r"long double is no wider than float64 here": "an operating system without 80-bit floats",
-    r"no mprotect here|kills a process|no affinity here|no fork here|sends SIGINT": "an operating system other than Linux and macOS",
+    r"no mprotect here|kills a process|no affinity here|no fork here|sends SIGINT":
+        "an operating system other than Linux and macOS",
     r"the benchmark is not part of the installed package": "tests of a package without a clone",
-}
+}  # fmt: skip
 
 
 def reason_of(report: pytest.TestReport | pytest.CollectReport) -> str:

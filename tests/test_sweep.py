@@ -105,9 +105,9 @@ def f(x):
 def df(x):
     global calls
     calls += 1
-    if calls == 150:  # a few rows of the map are done; the others take long
+    if calls == 40:  # a few rows of the map are done; the others take long
         pathlib.Path("begun").touch()
-    time.sleep(0.002 if calls < 150 else 0.02)
+    time.sleep(0.002 if calls < 40 else 0.05)
     return 2 * (x - 1)
 """
 
@@ -137,7 +137,7 @@ def test_interrupt_keeps_what_is_done_and_resume_goes_on(tmp_path):
     done = _map(tmp_path / "map.npz")["done"]
     assert not done.all()
 
-    fast = SLOW.replace("time.sleep(0.002 if calls < 150 else 0.02)", "pass")
+    fast = SLOW.replace("time.sleep(0.002 if calls < 40 else 0.05)", "pass")
     (tmp_path / "slow.py").write_text(fast, encoding="utf-8")
     before = _map(tmp_path / "map.npz")
     subprocess.run([*command, "--resume"], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
