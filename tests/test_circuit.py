@@ -189,3 +189,46 @@ def test_thermometer():
 def test_bad_thermometers(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# ---- names from outside ----
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a;b", "a\nb", "`include", "end//", "a*/", "", "1a", "module", "tri", "x y", "ä", "a" * 201],
+)
+def test_names_that_verilog_does_not_take(name, tmp_path):
+    """As a signal, on each way to a file, and as the module."""
+    if name:
+        for circuit in (
+            ln.Circuit([name, "q"], {"y": ("and", name, "q")}, ["y"]),
+            ln.Circuit(["p", "q"], {"y": ("and", "p", "q")}, {name: "y"}),
+        ):
+            for write in (circuit.to_verilog, circuit.pack().to_verilog):
+                with pytest.raises(ValueError, match="to_verilog: .*accepted: letters"):
+                    write(tmp_path / "out.v")
+    packed = ln.Circuit(["p", "q"], {"y": ("and", "p", "q")}, ["y"]).pack()
+    with pytest.raises(ValueError, match="to_verilog: name is"):
+        packed.to_verilog(tmp_path / "out.v", name)
+    if name not in ("module", "tri"):
+        with pytest.raises(ValueError, match="to_c: name is"):
+            packed.to_c(tmp_path / "out.c", name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_is_one_port(tmp_path):
+    circuit = ln.Circuit(["p", "q"], {"y": ("and", "p", "q")}, ["p", "y"])
+    for write in (circuit.to_verilog, circuit.pack().to_verilog):
+        with pytest.raises(ValueError, match="p is input and output"):
+            write(tmp_path / "out.v")
+
+
+@pytest.mark.parametrize("name", ["logic", "wire", "real", "module", "bit"])
+def test_words_of_verilog_are_names_in_c(name, tmp_path):
+    packed = ln.Circuit(["p", "q"], {"y": ("and", "p", "q")}, ["y"]).pack()
+    packed.to_c(tmp_path / "out.c", name)
+    assert f"void {name}_evaluate(" in (tmp_path / "out.c").read_text()
+    for word in ("int", "main"):
+        with pytest.raises(ValueError, match="no keyword"):
+            packed.to_c(tmp_path / "out.c", word)

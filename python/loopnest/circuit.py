@@ -176,14 +176,7 @@ class Circuit:
 
     def to_verilog(self, path: str | os.PathLike, name: str = "circuit") -> None:
         """Write the simplified circuit as a Verilog module; see `PackedLogic.to_verilog`."""
-        for port in (*self.inputs, *self.outputs):
-            logic_export.identifier("Circuit.to_verilog", port)
-        both = set(self.inputs) & set(self.outputs)
-        if both:
-            raise ValueError(
-                f"Circuit.to_verilog: {_listed(both)} is input and output; "
-                "accepted: outputs of another name"
-            )
+        logic_export.check_ports("Circuit.to_verilog", self.inputs, self.outputs)
         self.pack().to_verilog(path, name)
 
     # -- well-known circuits --

@@ -14,15 +14,11 @@ from typing import IO, Any
 import numpy as np
 
 from loopnest import files
+from loopnest.keywords import WORDS_OF_C
 from loopnest.paths import kernel_source
 from loopnest.program import MAX_DIMS, Program, Step, Storage, Value
 from loopnest.workspace import Workspace
 
-_WORDS_OF_C = (
-    "auto break case char const continue default do double else enum extern float for goto if "
-    "inline int long register restrict return short signed sizeof static struct switch typedef "
-    "union unsigned void volatile while main real"
-)
 _HOW = {"set": 0, "add": 1}
 _OPERATOR = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 # What each kernel of network.h is made of.
@@ -80,7 +76,7 @@ def write_c(
         name = "n" + name if name[0].isdigit() else name
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", name):
         raise ValueError(f"{op}: name is {name!r}; accepted: a C identifier")
-    if name in _WORDS_OF_C.split():
+    if name in WORDS_OF_C:
         raise ValueError(f"{op}: name is {name!r}, a word of C; accepted: a C identifier")
     shapes = network.shapes(op, batch, input_shape)
     if batch is not None and any(s[0] != batch for s in shapes):

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from loopnest import files
+from loopnest.keywords import WORDS_OF_C, WORDS_OF_VERILOG
 
 if TYPE_CHECKING:
     from loopnest.packed_logic import PackedLogic
@@ -23,87 +24,28 @@ def write(path: str | os.PathLike, text: str) -> None:
         file.write(text.encode("ascii"))
 
 
-def identifier(op: str, name: object) -> str:
-    """``name`` if C and Verilog take it."""
+def identifier(op: str, name: object, keywords: frozenset[str], what: str = "name") -> str:
+    """``name`` if the language with these keywords takes it."""
     if not isinstance(name, str):
-        raise TypeError(f"{op}: name is {name!r}; accepted: an identifier")
-    if not _IDENTIFIER.fullmatch(name) or len(name) > _LONGEST_NAME or name in _KEYWORDS:
+        raise TypeError(f"{op}: {what} is {name!r}; accepted: an identifier")
+    if not _IDENTIFIER.fullmatch(name) or len(name) > _LONGEST_NAME or name in keywords:
         raise ValueError(
-            f"{op}: name is {name!r}; accepted: letters, digits and _, a letter first, no keyword"
+            f"{op}: {what} is {name!r}; accepted: letters, digits and _, a letter first, no keyword"
         )
     return name
 
 
-_KEYWORDS = frozenset(
-    [
-        "auto",
-        "break",
-        "case",
-        "char",
-        "const",
-        "continue",
-        "default",
-        "do",
-        "double",
-        "else",
-        "enum",
-        "extern",
-        "float",
-        "for",
-        "goto",
-        "if",
-        "inline",
-        "int",
-        "long",
-        "register",
-        "restrict",
-        "return",
-        "short",
-        "signed",
-        "sizeof",
-        "static",
-        "struct",
-        "switch",
-        "typedef",
-        "union",
-        "unsigned",
-        "void",
-        "volatile",
-        "while",
-        "main",
-        "always",
-        "assign",
-        "begin",
-        "end",
-        "endcase",
-        "endmodule",
-        "endfunction",
-        "function",
-        "initial",
-        "inout",
-        "input",
-        "integer",
-        "module",
-        "negedge",
-        "output",
-        "parameter",
-        "posedge",
-        "reg",
-        "wire",
-        "and",
-        "or",
-        "xor",
-        "xnor",
-        "nand",
-        "nor",
-        "not",
-        "buf",
-        "real",
-        "time",
-        "logic",
-        "bit",
-    ]
-)
+def check_ports(op: str, inputs: Iterable[str], outputs: Iterable[str]) -> None:
+    """ValueError unless all names can be ports of one Verilog module."""
+    seen: set[str] = set()
+    both: list[str] = []
+    for port in (*inputs, *outputs):
+        identifier(op, port, WORDS_OF_VERILOG)
+        both += [port] if port in seen else []
+        seen.add(port)
+    if both:
+        shown = ", ".join(both[:8]) + (", ..." if len(both) > 8 else "")
+        raise ValueError(f"{op}: {shown} is input and output; accepted: outputs of another name")
 
 
 def _rows(values: Iterable[object]) -> str:
@@ -226,7 +168,7 @@ _C_PREDICT_TOLD = """\
 
 def c_source(packed: PackedLogic, name: str) -> str:
     """The network as one C11 file."""
-    name = identifier("to_c", name)
+    name = identifier("to_c", name, WORDS_OF_C)
     program = packed._program
     gates = program.gates.reshape(-1, 3)
     ends = program.ends.tolist() or [0]  # C has no arrays of no elements
@@ -260,7 +202,7 @@ _VERILOG = {
 
 def verilog_source(packed: PackedLogic, name: str) -> str:
     """The network as one combinational module."""
-    name = identifier("to_verilog", name)
+    name = identifier("to_verilog", name, WORDS_OF_VERILOG)
     net = packed.netlist
     if packed.names is None:
         inputs = [f"x[{i}]" for i in range(packed.inputs)]
@@ -268,9 +210,11 @@ def verilog_source(packed: PackedLogic, name: str) -> str:
         ports = [f"input wire [{packed.inputs - 1}:0] x", f"output wire [{packed.outputs - 1}:0] y"]
     else:
         inputs, outputs = (list(names) for names in packed.names)
+        check_ports("to_verilog", inputs, outputs)
         ports = [f"input wire {p}" for p in inputs] + [f"output wire {p}" for p in outputs]
     head, tail = _verilog_head(packed) if packed.classes else ([], "")
-    signals = inputs + [_wire(i, inputs, outputs) for i in range(net.gates)]
+    ports_used = {*inputs, *outputs}
+    signals = inputs + [_wire(i, ports_used) for i in range(net.gates)]
     lines = [f"// {packed!r}; written by loopnest", f"module {name} ("]
     lines += ["    " + ",\n    ".join(ports + head), ");"]
     columns = (net.op.tolist(), net.left.tolist(), net.right.tolist())
@@ -282,10 +226,10 @@ def verilog_source(packed: PackedLogic, name: str) -> str:
     return "\n".join(lines) + "\n" + tail + "endmodule\n"
 
 
-def _wire(i: int, inputs: list[str], outputs: list[str]) -> str:
+def _wire(i: int, ports: set[str]) -> str:
     """Name of gate i's wire that no port has."""
     name = f"g{i}"
-    while name in inputs or name in outputs:
+    while name in ports:
         name += "_"
     return name
 
