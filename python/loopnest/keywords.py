@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+# "main" is the program's own function; "module" at a line's start is a word of C++ 20.
 _C = """
     auto break case char const continue default do double else enum extern float for goto if inline
     int long register restrict return short signed sizeof static struct switch typedef union
-    unsigned void volatile while main
+    unsigned void volatile while main module
 """
 _VERILOG = """
     accept_on alias always always_comb always_ff always_latch and assert assign assume automatic
