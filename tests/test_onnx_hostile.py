@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -258,3 +259,118 @@ def test_wrong_input():
         net(np.zeros((2, 4), np.float32))
     with pytest.raises(TypeError, match="float64"):
         net(np.zeros((1, 4)))
+
+
+# ---- work ----
+
+
+def cheap(make, message, seconds=5.0, **options):
+    """Refused with this message, in little time and memory."""
+    begin = time.perf_counter()
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=message):
+        made = make()
+        net = ln.load_onnx(made, **options)
+        net(*[np.zeros([s or 1 for s in i.shape], i.dtype) for i in net.inputs])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6 and time.perf_counter() - begin < seconds
+
+
+def filled(*sizes):
+    return {"s": np.array(sizes, np.int64)}
+
+
+def integers(name, *sizes):
+    zero = numpy_helper.from_array(np.zeros(1, np.int8))
+    return node("ConstantOfShape", ["s"], [name], name, value=zero)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: model([node("ConstantOfShape", ["s"], ["c"], "f"), node("MatMul", ["c", "c"])],
+                      weights=filled(3000, 3000)),
+        lambda: model([integers("c"), node("MatMul", ["c", "c"])], weights=filled(2000, 2000)),
+        lambda: model([node("ConstantOfShape", ["s"], ["c"], "f"),
+                       node("MaxPool", ["c"], kernel_shape=[1000, 1000])],
+                      weights=filled(1, 1, 1100, 1100)),
+        lambda: model([node("ConstantOfShape", ["s"], ["c"], "f"),
+                       node("MaxPool", ["c"], ["y", "i"], kernel_shape=[1000, 1000])],
+                      weights=filled(1, 1, 1000, 1000)),
+        lambda: model([integers("c"), node("MaxPool", ["c"], kernel_shape=[1000, 1000])],
+                      weights=filled(1, 1, 1000, 1000)),
+        lambda: model([node("ConstantOfShape", ["s"], ["c"], "f"), node("Conv", ["c", "c"])],
+                      weights=filled(400, 400, 64, 1)),
+    ],
+)  # fmt: skip
+def test_work_of_constants_is_bounded(make):
+    """Small files that would compute for minutes; the bound is met before they begin."""
+    cheap(make, "load_onnx: node .*max_work")
+
+
+def test_the_bound_of_work_is_the_callers():
+    nodes = [node("ConstantOfShape", ["s"], ["c"], "f"), node("MatMul", ["c", "c"])]
+    made = model([*nodes[:1], node("MatMul", ["c", "c"])], weights=filled(300, 300))
+    assert ln.load_onnx(made)
+    with pytest.raises(ValueError, match="node 'n' .*max_work"):
+        ln.load_onnx(made, max_work=1_000_000)
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="load_onnx: max_work is"):
+            ln.load_onnx(made, max_work=wrong)
+    with pytest.raises(TypeError, match="load_onnx: max_bytes is"):
+        ln.load_onnx(made, max_bytes=1.5)
+
+
+@pytest.mark.parametrize("shapes", [((50000, 1), (1, 50000)), ((50000,), (1, 50000)),
+                                    ((9, 5000, 1), (9, 1, 5000))])  # fmt: skip
+def test_integer_products_are_bounded_when_called(shapes):
+    inputs = [tensor(n, s, TensorProto.INT8) for n, s in zip("ab", shapes, strict=True)]
+    cheap(lambda: model([node("MatMul", ["a", "b"])], inputs), "node 'n' .*accepted: at most|do not fit",
+          max_bytes=10**6)  # fmt: skip
+
+
+def test_live_arrays_are_bounded_together_when_called():
+    """Each is within bounds; all of them are needed at the end."""
+    rows = [node("Add", ["x", "x"], [f"v{i}"], f"n{i}") for i in range(40)]
+    made = model([*rows, node("Sum", [f"v{i}" for i in range(40)])],
+                 [tensor("x", [2**20], TensorProto.INT32)])  # fmt: skip
+    cheap(lambda: made, "accepted: at most", max_bytes=1 << 24)
+
+
+@pytest.mark.parametrize("constant", [False, True])
+def test_long_chains_take_linear_time(constant):
+    count = 20_000
+    nodes = [node("Relu", [f"v{i}"], [f"v{i + 1}"], f"n{i}") for i in range(count)]
+    inputs = [tensor("x" if constant else "v0", [4])]
+    weights = {"v0": np.array([-1, 0, 1, 2], np.float32)} if constant else {}
+    nodes.append(node("Add", ["x", f"v{count}"] if constant else [f"v{count}"] * 2))
+    made = model(nodes, inputs, weights=weights)
+    begin = time.perf_counter()
+    y = ln.load_onnx(made)(np.array([-1, 0, 1, 2], np.float32))
+    assert y.tolist() == ([-1, 0, 2, 4] if constant else [0, 0, 2, 4])
+    assert time.perf_counter() - begin < 30  # 3 s on an idle machine
+
+
+def test_integers_that_pad_stay_exact():
+    large = 2**53 + 1
+    made = model([node("Pad", ["x", "p", "v"])], [tensor("x", [1], TensorProto.INT64)],
+                 weights={"p": np.array([1, 1]), "v": np.array(large)})  # fmt: skip
+    assert ln.load_onnx(made)(np.array([3])).tolist() == [large, 3, large]
+
+
+def test_names_and_places_that_no_system_has(tmp_path):
+    made = good()
+    weight = made.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = TensorProto.EXTERNAL
+    path = tmp_path / "model.onnx"
+    for place in ("a\0b", "x" * 5000, "loop"):
+        if place == "loop":
+            (tmp_path / "loop").symlink_to(tmp_path / "loop")
+        del weight.external_data[:]
+        weight.external_data.add(key="location", value=place)
+        path.write_bytes(made.SerializeToString())
+        refused(path, "load_onnx: .*which is no file|outside")
+    refused("a\0b.onnx", "load_onnx: the path .* null character")
+    refused(b"x" * 100, "100 bytes; accepted: 99", max_bytes=99)
