@@ -81,6 +81,8 @@ def profile_of(key: str, number: int) -> Profile:
         if option.always or rng.random() < 0.5
     }
     forms |= dict(op.fixed)
+    if forms.get("needs_dx") == "False" and rng.random() < 0.8:
+        layouts.pop("gradients[0]", None)  # there is no dx to write
     profile = Profile(op, dtype, ndim, layouts, forms)
     return profile if plain or rng.random() < 0.5 else _with_fault(rng, profile)
 
@@ -366,7 +368,8 @@ def _dressed(call: Call, name: str, made: np.ndarray, layout: str) -> Any:
         origin = whole.ctypes.data
         first, last = max(low - origin - MARGIN, 0), min(high - origin + MARGIN, whole.size)
         call.memory.append(whole[first:last])
-    if call.op.numbers and made.ndim == 0 and made.dtype.kind in "fiub" and name != "out":
+    number = made.ndim == 0 and made.dtype.kind in "fiub" and layout != "masked"
+    if call.op.numbers and number and name != "out":
         call.arrays.pop(name)
         return made[()]
     if layout == "frozen":

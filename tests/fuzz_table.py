@@ -115,12 +115,14 @@ def _output(reference_shape: Callable, *sizes: Any, **options: Any) -> tuple[int
 
 def conv_sizes(rng: Random, lengths: list[int], options: dict[str, Any]) -> Sizes:
     """Sizes of a convolution, not too much work."""
-    n, g = lengths[0] % 4, rng.choice((1, 1, 1, 2, 3))
+    n, g = lengths[0] % 4, rng.choice((1, 1, 2, 3)) if "groups" in options else 1
     cg, kg, h, w, r, s = lengths[1], lengths[2], lengths[3], lengths[4], *lengths[5:7]
     r, s = (r % 8 or 3, s % 8 or 3) if rng.random() < 0.95 else (r % 3, s % 3)
     if options.get("algorithm") == "winograd" and rng.random() < 0.9:
         r, s = 3, 3
     window = {k: options[k] for k in ("stride", "padding", "dilation") if k in options}
+    if rng.random() < 0.9:  # else the filters may not fit
+        h, w = max(h, 2 * r - 1), max(w, 2 * s - 1)
     while True:
         oh, ow = _output(reference.conv2d_output_shape, (h, w), (r, s), **window)
         if n * g * max(kg * cg * r * s, kg, cg) * max(oh * ow, h * w, 1) <= MOST_WORK:
@@ -176,6 +178,8 @@ _MAXIMUM = (
 def pool_sizes(rng: Random, lengths: list[int], options: dict[str, Any]) -> Sizes:
     """Sizes of a pooling over images."""
     n, c, (h, w) = lengths[0] % 4, lengths[1] % 9, lengths[2:4]
+    if rng.random() < 0.9:
+        h, w = max(h, 5), max(w, 5)
     while n * c * h * w > 6000:
         h, w, c = h // 2 + 1, w // 2 + 1, min(c, 3)
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")

@@ -69,6 +69,10 @@ BAD = [
     ("conv2d_backward", "dy", (ones((1, 4, 5, 5)), IMAGE, FILTERS), {}),
     ("conv2d_backward", "needs_dx", (ones((1, 4, 3, 3)), IMAGE, FILTERS), {"needs_dx": np.nan}),
     ("linear_backward", "needs_dx", (ones((2, 4)), ones((2, 3)), ones((3, 4))), {"needs_dx": 1}),
+    ("linear_backward", "a dx that is not needed", (ones((2, 4)), ones((2, 3)), ones((3, 4))),
+     {"needs_dx": False, "gradients": (zeros((2, 3)), zeros((3, 4)), zeros(4))}),
+    ("conv2d_backward", "a dx that is not needed", (ones((1, 4, 3, 3)), IMAGE, FILTERS),
+     {"needs_dx": False, "gradients": (zeros(0), zeros(FILTERS.shape), zeros(4))}),
     ("avg_pool2d", "divisor 0", (IMAGE, 2), {"divisor_override": 0}),
     ("avg_pool2d", "divisor no integer", (IMAGE, 2), {"divisor_override": 2.5}),
     ("avg_pool2d", "divisor too large", (IMAGE, 2), {"divisor_override": 2**31}),
@@ -102,6 +106,7 @@ BAD = [
     ("sgd_step", "no buffer", state(2), {"lr": 0.1, "momentum": 0.9}),
     ("sgd_step", "nesterov", state(3), {"lr": 0.1, "nesterov": 0.5}),
     ("sgd_step", "dampening", state(3), {"lr": 0.1, "dampening": np.nan}),
+    ("sgd_step", "infinite dampening", state(2), {"lr": 0.1, "dampening": -np.inf}),
     ("rmsprop_step", "alpha", state(3), {"alpha": 1.5}),
     ("relu", "complex", (ones(3, complex),), {}),
     ("leaky_relu", "slope", (ones(3),), {"negative_slope": np.inf}),
@@ -135,6 +140,19 @@ def test_refused_by_every_face(op, wrong, given, options, face):
             refused(op, lambda: getattr(ln, op)(*given, **options))
     for now, then in zip(given, before, strict=True):
         assert np.asarray(now).tobytes() == then.tobytes()
+
+
+@pytest.mark.parametrize("face", ["numba", "c", "njit"])
+@pytest.mark.parametrize("op", ["sgd_step", "rmsprop_step"])
+def test_a_missing_buffer_is_a_type_error(op, face):
+    """The same kind everywhere, though compiled code learns the momentum at run time only."""
+    given, options = state(2 if op == "sgd_step" else 3), {"lr": 0.1, "momentum": 0.9}
+    with pytest.raises(TypeError, match=f"{op}: momentum_buffer is None"):
+        if face == "njit":
+            njit_call(op, tuple(given), options)
+        else:
+            with ln.use_backend(face):
+                getattr(ln, op)(*given, **options)
 
 
 # ---- out, and what it must not overlap: the arrays as they came, whatever is copied ----

@@ -200,9 +200,17 @@ def output(
 
 
 def gradients(
-    op: str, given: Any, shapes: Sequence[tuple[int, ...]], dtype: np.dtype, inputs: Iterable[Any]
+    op: str,
+    given: Any,
+    shapes: Sequence[tuple[int, ...]],
+    dtype: np.dtype,
+    inputs: Iterable[Any],
+    needs_dx: bool,
 ) -> list[np.ndarray]:
-    """The arrays (dx, dweight, dbias) to write to: new ones, or the caller's once they are fit."""
+    """The arrays (dx, dweight, dbias) to write to: new ones, or the caller's once they are fit.
+
+    Without ``needs_dx`` the caller gives no dx, and a dx without elements is made.
+    """
     accepted = "accepted: None or (dx, dweight, dbias), each a NumPy array or None"
     if given is None:
         given = (None,) * len(shapes)
@@ -210,6 +218,10 @@ def gradients(
         raise TypeError(f"{op}: gradients is a {type(given).__name__}; {accepted}")
     if len(given) != len(shapes):
         raise ValueError(f"{op}: gradients has {len(given)} entries; {accepted}")
+    if not needs_dx:
+        if given[0] is not None:
+            raise ValueError(f"{op}: gradients[0] is given with needs_dx False; accepted: None")
+        shapes = (0,), *shapes[1:]
     made: list[np.ndarray] = []
     for i, (one, shape) in enumerate(zip(given, shapes, strict=True)):
         made.append(output(op, one, shape, dtype, (*inputs, *made), name=f"gradients[{i}]"))

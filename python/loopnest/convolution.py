@@ -328,9 +328,9 @@ def conv2d_backward(
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
     k = len(weight)
     checks.same_shape(op, "dy", dy, (len(x), k, *output))
-    shapes = x.shape if needs_dx else (0,), weight.shape, (k,)
+    shapes = x.shape, weight.shape, (k,)
     inputs = given[0], dy, given[1], x, given[2], weight
-    dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
+    dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs, needs_dx)
     if needs_dx:
         _backward_input(dy, weight, options, groups, dx)
     _backward_weight(x, dy, options, groups, dweight)

@@ -185,9 +185,9 @@ def linear_backward(
     dy = checks.array(op, "dy", dy)
     dtype = checks.same_dtype(op, dy=dy, x=x, weight=weight)
     checks.same_shape(op, "dy", dy, (*x.shape[:-1], weight.shape[1]))
-    shapes = x.shape if needs_dx else (0,), weight.shape, weight.shape[1:]
+    shapes = x.shape, weight.shape, weight.shape[1:]
     inputs = given[0], dy, given[1], x, given[2], weight
-    dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs)
+    dx, dweight, dbias = checks.gradients(op, gradients, shapes, dtype, inputs, needs_dx)
     made = dx if needs_dx else None, dweight, dbias
     kernels, tiled = backend.kernels.dense, backend.kernels.dense_tiled
     rows_dy, rows_x, calls = _rows(dy), _rows(x), []

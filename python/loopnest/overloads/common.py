@@ -129,10 +129,13 @@ def separate(op, out, in_place=False):
     return jitable(check)
 
 
-def gradient_arrays(op, out, dtype, ndims):
+def gradient_arrays(op, out, dtype, ndims, needs_dx):
     """Two compiled functions for (dx, dweight, dbias): ``(out, shapes)`` makes or takes them,
     ``(made, inputs)`` refuses overlap in memory.
     """
+    given = isinstance(out, types.BaseTuple) and len(out) == 3 and not is_none(out[0])
+    if given and not flag(op, "needs_dx", needs_dx):
+        raise TypingError(f"{op}: gradients[0] is given with needs_dx False; accepted: None")
     if is_none(out):
         x, weight, bias = (output(op, None, dtype, ndim) for ndim in ndims)
         return (

@@ -208,7 +208,7 @@ def conv2d_backward(
     prepare_weight = contiguous(weight, dtype)
     by_weight = linked(whole.conv2d_backward_weight)
     by_bias = linked(kernels.conv2d_backward_bias)
-    make, check = gradient_arrays(op, gradients, dtype, (4, 4, 1))
+    make, check = gradient_arrays(op, gradients, dtype, (4, 4, 1), needs_dx)
     by_input, shape_of_dx, given_back = optional_dx(
         op, needs_dx, 4, linked(whole.conv2d_backward_input)
     )

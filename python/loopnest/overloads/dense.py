@@ -94,7 +94,7 @@ def linear_backward(dy, x, weight, gradients=None, needs_dx=True):
     by_input, shape_of_dx, given_back = optional_dx(
         op, needs_dx, x.ndim, linked(whole.linear_backward_input)
     )
-    make, check = gradient_arrays(op, gradients, dtype, (x.ndim, 2, 1))
+    make, check = gradient_arrays(op, gradients, dtype, (x.ndim, 2, 1), needs_dx)
 
     def implementation(dy, x, weight, gradients=None, needs_dx=True):
         inputs, outputs = weight.shape

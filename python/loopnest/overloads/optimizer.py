@@ -103,7 +103,7 @@ def at_least(op, name, low=0.0, high=math.inf, below=False):
 
     def check(value):
         number = float(value)
-        if not (number >= low and number <= high and number < math.inf):
+        if not (number >= low and number <= high and math.isfinite(number)):
             raise ValueError(message)
         if below and number == high:
             raise ValueError(message)
@@ -159,7 +159,7 @@ def sgd_step(
     ):
         options = rate(lr), mu(momentum), finite(dampening), decay(weight_decay)
         if options[1] != 0.0 and not has_buffer:
-            raise ValueError("sgd_step: momentum_buffer is None with momentum")
+            raise TypeError("sgd_step: momentum_buffer is None with momentum")
         if nesterov and (options[1] == 0.0 or options[2] != 0.0):
             raise ValueError("sgd_step: nesterov needs momentum above 0 and dampening 0")
         g = prepare(grad, param)
@@ -313,7 +313,7 @@ def rmsprop_step(
     ):
         options = number(lr), keep(alpha), number(eps), number(weight_decay), number(momentum)
         if options[4] != 0.0 and not has_buffer:
-            raise ValueError("rmsprop_step: momentum_buffer is None with momentum")
+            raise TypeError("rmsprop_step: momentum_buffer is None with momentum")
         g = prepare(grad, param)
         a, b = prepare_v(v, param, grad), prepare_buffer(momentum_buffer, param, grad)
         c = prepare_mean(grad_average, param, grad)
