@@ -9,7 +9,7 @@ INSTALLED := .venv/.installed
 TORCH := .venv/.torch
 SOURCES := setup.py MANIFEST.in $(wildcard csrc/*.[ch] csrc/*.py csrc/include/*.h)
 
-.PHONY: all test test-full fuzz lint exhaustive bench bench-full bench-compare bench-publish \
+.PHONY: all test test-full fuzz sanitize lint exhaustive bench bench-full bench-compare bench-publish \
 	bench-result bench-peers wheel-check \
 	reproduce clean help
 
@@ -55,6 +55,9 @@ fuzz: $(INSTALLED) ## a million drawn calls on every way in, and mutated files; 
 
 exhaustive: $(INSTALLED) ## every float32 input of every activation, both backends: docs/accuracy.md
 	$(BIN)/python tests/exhaustive.py $(if $(STEP),--step $(STEP)) $(if $(FUNCTIONS),--functions $(FUNCTIONS))
+
+sanitize: $(INSTALLED) ## the C side under gcc's address, undefined-behaviour and thread sanitizers
+	$(BIN)/python tests/sanitize.py $(PARTS)
 
 lint: $(INSTALLED) ## ruff (rules and format) and mypy
 	$(BIN)/ruff check .

@@ -37,6 +37,7 @@ KEPT = 50  # findings of a kind that a child tells
 CHUNK = 400  # families that one run of Hypothesis draws
 STILL = 180  # seconds without a new call after which a child counts as hanging
 MEMORY = 8 << 30  # bytes of address space of a child: an absurd size must not fill the machine
+FACES = os.environ.get("LOOPNEST_FUZZ_FACES", "").split()  # none: all of them
 NOTE = 512  # bytes of the file where a child notes what it does
 
 
@@ -71,6 +72,8 @@ class Fuzzer:
         faces = ["numba", "c"] + ["njit"] * njit
         if seed % SPLIT == 0:
             faces += ["numba, 2 threads", "c, 2 threads"]
+        if FACES:
+            faces = [face for face in faces if face.partition(",")[0] in FACES]
         for face in faces:
             if self.note is not None:
                 self.note(f"{self.calls} {call.token} on {face}")
@@ -224,7 +227,8 @@ def run_families(fuzzer: Fuzzer, options: argparse.Namespace, note: Any = None) 
 def child(fuzzer: Fuzzer, options: argparse.Namespace) -> None:
     """Run families; each call is noted before it starts, findings are written as they come."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # end with the parent (PR_SET_PDEATHSIG)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    if not FACES:  # sanitizers, for which there are fewer, take terabytes of addresses
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     folder = Path(options.child)
     note = os.open(folder / "note", os.O_RDWR | os.O_CREAT)
