@@ -334,7 +334,7 @@ def parsed(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ops", default="", help="names in a list with commas; all by default")
     parser.add_argument(
-        "--signatures", type=int, default=8, help="functions that @njit may compile for each op"
+        "--signatures", type=int, default=4, help="functions that @njit may compile for each op"
     )
     parser.add_argument("--call", default="", help="repeat this one call")
     parser.add_argument("--show", type=int, default=2, help="findings of a kind that are printed")

@@ -215,7 +215,8 @@ def _bad_option(rng: Random, call: Call) -> None:
     text = _option(call.profile, name).bad(rng, call.profile.forms[name], call.sizes)
     if text is not None:
         call.texts[name] = text
-        call.fault = f"{name} is {text}"
+        nothing = name == "groups" and not call.sizes["c"]  # any number divides no channels
+        call.fault = f"{'?' * nothing}{name} is {text}"
 
 
 def _kind_of_values(rng: Random) -> str:

@@ -112,6 +112,7 @@ BAD = [
     ("leaky_relu", "slope", (ones(3),), {"negative_slope": np.inf}),
     ("relu_backward", "dy", (ones(3), ones(4)), {}),
     ("gate_forward", "shapes", ("and", ones(3), ones(4)), {}),
+    ("descend", "lr without a start", ("gelu", zeros(0)), {"lr": -1.0, "steps": 1}),
     ("conv2d_output_shape", "kernel", ((2, 2), (3, 3)), {}),
 ]  # fmt: skip
 
@@ -133,6 +134,10 @@ def test_refused_by_every_face(op, wrong, given, options, face):
             strings["gate"], given = given[0], given[1:]
             function = numba.njit(lambda a, b: ln.gate_forward("and", a, b))
             refused(op, lambda: function(*given))
+            return
+        if op == "descend":
+            function = numba.njit(lambda x, lr, steps: ln.descend("gelu", x, lr=lr, steps=steps))
+            refused(op, lambda: function(given[1], **options))
             return
         refused(op, lambda: njit_call(op, given, options))
     else:

@@ -152,7 +152,8 @@ def _per_problem(name, argument, x0, dtype):
             promoted("descend", name, types.unliteral(number))
 
         def take(value, start):
-            return checked(np.full(start.size, real(value)))
+            one = checked(np.full(1, real(value)))  # a start without elements hides no wrong number
+            return np.full(start.size, one[0])
 
     return jitable(take)
 
