@@ -47,10 +47,10 @@ test: $(INSTALLED) ## all tests, then ruff and mypy
 test-full: $(INSTALLED) $(TORCH) ## all tests, and what `make test` leaves out: every case inside @njit in both dtypes, PyTorch
 	LOOPNEST_FULL=1 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
 
-# What may be set: CALLS=100000 SEED=7 OPS=conv2d,linear; mutated files and graphs: FILES=1000.
-fuzz: $(INSTALLED) ## a million drawn calls on every way in, and mutated files; each finding has its command
-	LOOPNEST_FUZZ_CALLS=$(or $(FILES),100000) $(BIN)/python -m pytest -k "fuzz or mutated" \
-		-n $(PYTEST_WORKERS) --dist loadfile
+# What may be set: CALLS=100000 SEED=7 OPS=conv2d,linear, and FILES=1000 for graphs and mutated files.
+fuzz: $(INSTALLED) ## a million drawn calls on every way in, 100,000 graphs and mutated files; prints how to repeat
+	LOOPNEST_FUZZ_CALLS=$(or $(FILES),100000) $(BIN)/python -m pytest \
+		-n $(PYTEST_WORKERS) --dist loadfile tests/test_onnx_graphs.py tests/test_mutated_files.py
 	$(BIN)/python tests/fuzz.py --calls $(or $(CALLS),1000000) --seed $(or $(SEED),1) --ops "$(OPS)"
 
 exhaustive: $(INSTALLED) ## every float32 input of every activation, both backends: docs/accuracy.md
