@@ -171,7 +171,7 @@ class Padding(Pair):
         return None if None in values else self._sides(values)
 
     def wrong(self, rng: Random) -> str:
-        nested = ("((1, 1), (1,))", "((1, 1), 1)", "((1, 1), (1, 1.0))", "'full'", "(1, 1, 1, 1)")
+        nested = ("((1, 1), 1)", "(1, (1, 1))", "((1, 1), (1, 1.0))", "'full'", "(1, 1, 1, 1)")
         return rng.choice((*nested, super().wrong(rng)))
 
 

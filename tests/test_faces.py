@@ -63,6 +63,8 @@ BAD = [
     ("conv2d", "stride of three", (IMAGE, FILTERS), {"stride": (1, 1, 1)}),
     ("conv2d", "stride too large", (IMAGE, FILTERS), {"stride": 2**31}),
     ("conv2d", "padding below 0", (IMAGE, FILTERS), {"padding": (-1, 0)}),
+    ("conv2d", "one side of two", (IMAGE, FILTERS), {"padding": ((1, 1), 1)}),
+    ("conv2d", "one side of two, turned", (IMAGE, FILTERS), {"padding": (1, (1, 1))}),
     ("conv2d", "padding as an array", (IMAGE, FILTERS), {"padding": np.array([1, 1])}),
     ("conv2d", "dilation", (IMAGE, FILTERS), {"dilation": 9}),
     ("conv2d", "algorithm", (IMAGE, FILTERS), {"algorithm": "winograd", "stride": 2}),

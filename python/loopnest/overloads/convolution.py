@@ -43,7 +43,7 @@ def _padding(op, padding):
             return h // 2, h - h // 2, w // 2, w - w // 2
 
         return jitable(same)
-    nested = isinstance(padding, types.BaseTuple) and any(
+    nested = isinstance(padding, types.BaseTuple) and all(
         isinstance(side, types.BaseTuple) for side in padding
     )
     if nested and len(padding) == 2:
