@@ -4,6 +4,8 @@ All must refuse, with an error that names the op, before anything is written. Fr
 what types tell is a TypingError, what only values tell a ValueError.
 """
 
+from fractions import Fraction
+
 import numba
 import numpy as np
 import pytest
@@ -32,6 +34,7 @@ BAD = [
     ("cross_entropy", "one target for many rows", (ones((2, 3)), classes(1)), {}),
     ("cross_entropy", "a number for a batch", (ones((1, 3)), 1), {}),
     ("cross_entropy", "unsigned class", (ones((1, 3)), HUGE), {}),
+    ("cross_entropy", "unsigned number", (ones(3), HUGE[0]), {}),
     ("cross_entropy", "class out of range", (ones((2, 3)), np.array([0, 3])), {}),
     ("cross_entropy", "shares of other shape", (ones((2, 3)), ones((3, 2))), {}),
     ("cross_entropy", "ignore_index", (ones((2, 3)), INDEX), {"ignore_index": 1.0}),
@@ -56,6 +59,7 @@ BAD = [
     ("conv2d", "bias of two axes", (IMAGE, FILTERS, ones((4, 1))), {}),
     ("conv2d", "groups", (IMAGE, FILTERS), {"groups": 3}),
     ("conv2d", "groups that overflow", (ones((1, 0, 4, 4)), ones((0, 4, 3, 3))), {"groups": 2**62}),
+    ("conv2d", "groups beyond its limit", (ones((1, 0, 4, 4)), ones((0, 0, 3, 3))), {"groups": 2**31}),
     ("conv2d", "groups no integer", (IMAGE, FILTERS), {"groups": 1.0}),
     ("conv2d", "groups below 1", (IMAGE, FILTERS), {"groups": 0}),
     ("conv2d", "stride 0", (IMAGE, FILTERS), {"stride": 0}),
@@ -87,6 +91,11 @@ BAD = [
     ("max_pool2d_backward", "index", (ones((1, 2, 2, 2)), IMAGE, np.full((1, 2, 2, 2), 25)), {}),
     ("max_pool2d_backward", "unsigned index",
      (ones((1, 2, 2, 2)), IMAGE, np.full((1, 2, 2, 2), 2**64 - 1, np.uint64)), {}),
+    ("max_pool2d_backward", "stride without a window",
+     (ones((1, 2, 2, 2)), IMAGE, classes(1, 2, 2, 2)), {"stride": -1}),
+    ("max_pool2d_backward", "padding without a window",
+     (ones((1, 2, 2, 2)), IMAGE, classes(1, 2, 2, 2)), {"padding": "same"}),
+    ("max_pool2d_backward", "empty plane", (ones((1, 2, 0, 0)), ones((1, 2, 0, 5)), classes(1, 2, 0, 0)), {}),
     ("max_pool2d_backward", "shapes", (ones((1, 2, 2, 2)), IMAGE, classes(1, 2, 2, 1)), {}),
     ("global_avg_pool2d", "empty plane", (ones((1, 2, 0, 5)),), {}),
     ("adam_step", "one beta", state(4), {"step": 1, "betas": (0.9,)}),
@@ -291,11 +300,99 @@ def test_softmax_of_a_number(face, value, dtype):
         assert got == expected if finite else np.isnan(got)
 
 
+UNSIGNED = [
+    ("conv2d", (IMAGE, FILTERS), {"stride": 2, "padding": 1}),
+    ("conv2d", (IMAGE, FILTERS), {"padding": (1, 2), "dilation": 2}),
+    ("avg_pool2d", (IMAGE, 3), {"stride": 2, "padding": 1}),
+    ("max_pool2d", (IMAGE, 2), {"stride": 1, "dilation": 2, "padding": 1}),
+    ("softmax", (ones((2, 3)),), {"axis": 1}),
+]
+
+
+@pytest.mark.parametrize("kind", [np.uint64, np.uint8, np.int32])
+@pytest.mark.parametrize(("op", "given", "options"), UNSIGNED, ids=lambda v: str(v)[:40])
+def test_integers_of_any_type(op, given, options, kind, backend):
+    """Of unsigned 64 and signed 64 bits Numba makes a float, which is no size."""
+    expected = getattr(ln, op)(*given, **options)
+
+    def typed(v):
+        return tuple(map(typed, v)) if isinstance(v, tuple) else kind(v) if type(v) is int else v
+
+    given, options = tuple(map(typed, given)), {k: typed(v) for k, v in options.items()}
+    assert getattr(ln, op)(*given, **options).tobytes() == expected.tobytes()
+    assert njit_call(op, given, options).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), Fraction(10**400)], ids=lambda v: "huge")
+def test_numbers_beyond_every_float(value, backend):
+    """As infinity: float() of them raises OverflowError."""
+    for name, call in (
+        ("lr", lambda: ln.sgd_step(ones(3), ones(3), lr=value)),
+        ("negative_slope", lambda: ln.leaky_relu(ones(3), value)),
+        ("label_smoothing", lambda: ln.cross_entropy(ones((2, 3)), INDEX, label_smoothing=value)),
+        ("tol", lambda: ln.descend("gelu", 1.0, lr=0.1, steps=1, tol=value)),
+    ):
+        with pytest.raises(ValueError, match=f"{name} is -?inf"):
+            call()
+
+
+def test_what_is_no_array_is_told_with_its_name(backend):
+    ragged = [[1], [1, 2]]
+    for name, call in (
+        ("target", lambda: ln.cross_entropy(ones((2, 3)), ragged)),
+        ("x", lambda: ln.softmax(ragged)),
+        ("indices", lambda: ln.max_pool2d_backward(ones((1, 1, 2, 2)), ones((1, 1, 4, 4)), ragged)),
+    ):
+        with pytest.raises(TypeError, match=f": {name} is a list that NumPy makes no array of"):
+            call()
+
+
 class Metres(np.ndarray):
     """A unit, as astropy and unyt have them: arithmetic of its own."""
 
     def __array_ufunc__(self, *arguments, **options):
         return NotImplemented
+
+
+class Wrapped(np.ndarray):
+    """A unit that only results carry."""
+
+    def __array_wrap__(self, array, context=None, return_scalar=False):
+        return array
+
+
+class Feet(np.ndarray):
+    """A unit in a plain attribute, NumPy's arithmetic."""
+
+    units = "ft"
+
+
+class Quantity:
+    """A number with a unit around an array, as pint has it."""
+
+    def __init__(self, array):
+        self.array, self.units = array, "m"
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+
+class Table:
+    """What pandas has: a method of that name, and a column that looks like an attribute."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
+
+    def __getattr__(self, name):
+        if name == "unit":
+            return self.array[0]
+        raise AttributeError(name)
+
+    def mask(self):
+        """Other values where a condition holds."""
 
 
 class Named(np.ndarray):
@@ -305,12 +402,21 @@ class Named(np.ndarray):
 
 
 def with_meaning(kind, array):
-    return np.ma.array(array) if kind == "masked" else array.view(Metres)
+    return MEANINGS[kind](array)
 
 
-@pytest.mark.parametrize("kind", ["masked", "unit"])
+MEANINGS = {
+    "MaskedArray": np.ma.array,
+    "Metres": lambda array: array.view(Metres),
+    "Wrapped": lambda array: array.view(Wrapped),
+    "Feet": lambda array: array.view(Feet),
+    "Quantity": Quantity,
+}
+
+
+@pytest.mark.parametrize("kind", [k for k in MEANINGS if k != "Quantity"])
 def test_arrays_with_a_meaning_are_refused(kind, backend):
-    word = "MaskedArray" if kind == "masked" else "Metres"
+    word = kind
     meaning = lambda array: with_meaning(kind, array)  # noqa: E731
     x = ones((2, 3))
     for call in (
@@ -333,6 +439,35 @@ def test_arrays_with_a_meaning_are_refused(kind, backend):
         with pytest.raises(TypeError, match=word):
             call()
     assert ln.relu(x.view(Named)).tobytes() == x.tobytes()
+    assert ln.relu(Table(x)).tobytes() == x.tobytes()
+
+
+@pytest.mark.parametrize("kind", MEANINGS)
+def test_meanings_in_lists_are_refused(kind, backend):
+    """NumPy makes an array of a list of them, without a word."""
+    x = with_meaning(kind, ones(3))
+    for call in (
+        lambda: ln.softmax(x),
+        lambda: ln.softmax([x, x]),
+        lambda: ln.softmax([[ones(3), x]]),
+        lambda: ln.cross_entropy(
+            ones((2, 3)), INDEX, weight=(1.0, 1.0, with_meaning(kind, np.array(1.0)))
+        ),
+        lambda: ln.descend("gelu", [x], lr=0.1, steps=1),
+    ):
+        with pytest.raises(TypeError, match=kind):
+            call()
+
+
+def test_options_with_a_mask_are_refused(backend):
+    for name, call in (
+        ("groups", lambda: ln.conv2d(IMAGE, FILTERS, groups=np.ma.array(1))),
+        ("stride", lambda: ln.conv2d(IMAGE, FILTERS, stride=(np.ma.array(1), 1))),
+        ("axis", lambda: ln.softmax(ones((2, 3)), axis=np.ma.array(1, mask=True))),
+        ("lr", lambda: ln.sgd_step(ones(3), ones(3), lr=np.ma.array(0.1))),
+    ):
+        with pytest.raises(TypeError, match=f": {name} is masked"):
+            call()
 
 
 @pytest.mark.parametrize("strides", [(8,), (16,), (0,), (-8,)])

@@ -33,29 +33,51 @@ def array(op: str, name: str, value: Any, ndim: int | None = None) -> np.ndarray
     return value
 
 
-# What NumPy's own subclasses do to arithmetic: nothing. Others that define it carry a meaning.
+# What NumPy's own subclasses make of arithmetic: nothing. Others that define it carry a meaning.
 _USUAL_FUNCTIONS = (np.ndarray.__array_ufunc__, np.ndarray.__array_function__)
+_USUAL_WRAPS = (np.ndarray.__array_wrap__, np.memmap.__array_wrap__)
+# Attributes by which arrays of NumPy and of other libraries say more than numbers.
+_MEANINGS = ("mask", "unit", "units")
 
 
 def has_meaning(value: Any) -> bool:
-    """Whether an array says more than its numbers: a mask, a unit, places of its elements.
+    """Whether an array says more than its numbers: a mask or a unit.
 
-    `numpy.asarray` drops that without a word. Subclasses that leave NumPy's functions as they are
-    (memmap, matrix, recarray, one's own with other methods) are plain.
+    `numpy.asarray` drops a mask or a unit without a word. A subclass is plain if it leaves NumPy's
+    arithmetic as it is and has no attribute of such a name: memmap, matrix, recarray, and one's own
+    with other attributes.
     """
     kind = type(value)
-    if not isinstance(value, np.ndarray):
-        return hasattr(value, "units") or hasattr(value, "unit")
-    functions = kind.__array_ufunc__, kind.__array_function__
-    return isinstance(value, np.ma.MaskedArray) or functions != _USUAL_FUNCTIONS
+    if isinstance(value, np.ndarray):
+        functions = kind.__array_ufunc__, kind.__array_function__
+        if functions != _USUAL_FUNCTIONS or kind.__array_wrap__ not in _USUAL_WRAPS:
+            return True
+    own = getattr(value, "__dict__", {})
+    # A method is no mask: pandas has one of that name. A column of a table is no attribute here.
+    return any(
+        name in own or (hasattr(kind, name) and not callable(getattr(kind, name)))
+        for name in _MEANINGS
+    )
+
+
+def _meaningful(value: Any) -> Any:
+    """The first array with a meaning: ``value``, or an entry of it if it is a list; else None."""
+    if isinstance(value, (list, tuple)):
+        entries = (_meaningful(v) for v in value if type(v) not in (float, int, bool))
+        return next((found for found in entries if found is not None), None)
+    return value if type(value) is not np.ndarray and has_meaning(value) else None
 
 
 def refuse_meaning(op: str, name: str, value: Any) -> None:
     """TypeError where an array of ``value`` would say less than it does."""
-    if type(value) is not np.ndarray and has_meaning(value):
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        return
+    found = _meaningful(value)
+    if found is not None:
+        kind = f"{type(found).__module__}.{type(found).__qualname__}"
         raise TypeError(
-            f"{op}: {name} is a {kind}, whose mask or unit would be lost; "
+            f"{op}: {name} is {'a' if found is value else 'or has a'} {kind}, whose mask or unit "
+            "would be lost; "
             "accepted: a plain array, numpy.asarray of it if its numbers are all there is to it"
         )
 
@@ -63,18 +85,17 @@ def refuse_meaning(op: str, name: str, value: Any) -> None:
 def plain(op: str, name: str, value: Any) -> np.ndarray:
     """``value`` as an array of whatever dtype; TypeError where that would drop a meaning."""
     refuse_meaning(op, name, value)
-    return np.asarray(value)
-
-
-def _as_float(op: str, name: str, value: Any) -> np.ndarray:
-    refuse_meaning(op, name, value)
     try:
-        given = np.asarray(value)
+        return np.asarray(value)
     except Exception as error:
         raise TypeError(
             f"{op}: {name} is a {type(value).__name__} that NumPy makes no array of ({error}); "
-            "accepted: a float32 or float64 array"
+            "accepted: an array"
         ) from error
+
+
+def _as_float(op: str, name: str, value: Any) -> np.ndarray:
+    given = plain(op, name, value)
     dtype = given.dtype
     if dtype.kind in "iub":
         return given.astype(F64)
@@ -243,6 +264,7 @@ def integer(op: str, name: str, value: Any, low: int, high: int | None = None) -
     if type(value) is not int:
         try:
             given: Any = None if isinstance(value, (bool, np.bool_)) else value
+            refuse_meaning(op, name, given)
             value = operator.index(given)
         except TypeError:
             raise TypeError(
@@ -281,7 +303,11 @@ def number(op: str, name: str, value: Any, low: float = -math.inf, high: float =
     """``value`` as a finite float within ``[low, high]``."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{op}: {name} is {value!r}; accepted: a number")
-    value = float(value)
+    refuse_meaning(op, name, value)
+    try:
+        value = float(value)
+    except OverflowError:  # an integer or a fraction beyond every float
+        value = math.inf if value > 0 else -math.inf
     if not (math.isfinite(value) and low <= value <= high):
         raise ValueError(f"{op}: {name} is {value}; accepted: {_range(low, high)}")
     return value

@@ -11,6 +11,7 @@ import numpy as np
 
 from loopnest import activation as activations
 from loopnest import backend, checks, direct, packing, threads, winograd
+from loopnest import window_rules as rules
 from loopnest.kernels.convolution_phase import phase
 from loopnest.output_size import Geometry, resolve
 
@@ -47,14 +48,15 @@ def _fit_shapes(
     dilation: Any,
     groups: Any,
 ) -> Geometry:
-    groups = checks.integer(op, "groups", groups, 1)
+    groups = checks.integer(op, "groups", groups, 1, rules.LIMIT)
     channels, (k, group_channels, r, s) = x[1], weight
-    if channels % groups or k % groups:
+    fault = rules.channels_fault(channels, k, group_channels, groups)
+    if fault == rules.GROUPS_DO_NOT_DIVIDE:
         raise ValueError(
             f"{op}: groups is {groups}; accepted: a divisor of x's {channels} channels "
             f"and of weight's {k} filters"
         )
-    if group_channels * groups != channels:
+    if fault == rules.OTHER_CHANNELS:
         raise ValueError(
             f"{op}: weight has {group_channels} channels a filter, shape {weight}; "
             f"accepted: {channels // groups}, x has {channels} channels in {groups} groups"

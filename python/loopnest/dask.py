@@ -19,6 +19,7 @@ import loopnest as ln
 from loopnest import checks, output_size, pooling
 from loopnest.descent import Descent
 from loopnest.objectives import Objective
+from loopnest.window_rules import LIMIT, extent
 
 try:
     import dask.array as da
@@ -32,7 +33,7 @@ __all__ = ["avg_pool2d", "conv2d", "descend", "max_pool2d"]
 
 def _array(op: str, value: Any, ndim: int | None = None) -> Any:
     """A Dask array of float32 or float64."""
-    array = value if isinstance(value, da.Array) else da.asarray(np.asarray(value))
+    array = value if isinstance(value, da.Array) else da.asarray(checks.plain(op, "x", value))
     if array.dtype.kind in "iub":
         array = array.astype(np.float64)
     if array.dtype not in (checks.F32, checks.F64):
@@ -211,7 +212,7 @@ def conv2d(
     r, s = weight.shape[2:]
     found = output_size.resolve(op, x.shape[2:], (r, s), stride, padding, dilation)
     dilations, steps = found.options[4:], found.options[:2]
-    window = dilations[0] * (r - 1) + 1, dilations[1] * (s - 1) + 1
+    window = extent(r, dilations[0]), extent(s, dilations[1])
     return _windows(
         x, ln.conv2d, (weight, bias), options, weight.shape[0], found.output, window, steps,
         found.options[2:4],
@@ -221,15 +222,14 @@ def conv2d(
 def _pool(op: str, function: Any, x: Any, options: dict, dilation: Any) -> Any:
     x = _array(op, x, 4)
     function(np.empty((0, *x.shape[1:]), x.dtype), **options)
-    high = output_size.LIMIT
-    kernel = checks.pair(op, "kernel_size", options["kernel_size"], 1, high)
-    stride, padding = options["stride"], checks.pair(op, "padding", options["padding"], 0, high)
-    stride = kernel if stride is None else checks.pair(op, "stride", stride, 1, high)
-    gaps = checks.pair(op, "dilation", dilation, 1, high)
+    kernel = checks.pair(op, "kernel_size", options["kernel_size"], 1, LIMIT)
+    stride, padding = options["stride"], checks.pair(op, "padding", options["padding"], 0, LIMIT)
+    stride = kernel if stride is None else checks.pair(op, "stride", stride, 1, LIMIT)
+    gaps = checks.pair(op, "dilation", dilation, 1, LIMIT)
     output = pooling.resolve(
         op, x.shape[2:], kernel, stride, padding, gaps, options["ceil_mode"]
     ).output
-    window = tuple(d * (k - 1) + 1 for d, k in zip(gaps, kernel, strict=True))
+    window = tuple(extent(k, d) for k, d in zip(kernel, gaps, strict=True))
     return _windows(x, function, (), options, x.shape[1], output, window, stride, padding)
 
 

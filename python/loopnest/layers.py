@@ -15,7 +15,7 @@ from loopnest import checks
 from loopnest.activation import FUSED, GELU_KERNELS
 from loopnest.lowering import Node
 from loopnest.network import Input, Network
-from loopnest.output_size import LIMIT
+from loopnest.window_rules import LIMIT
 
 Sizes = tuple[int | None, ...]
 
@@ -107,7 +107,7 @@ class Conv2d(Layer):
         self.kernel = checks.pair(op, "kernel_size", kernel_size, 1, LIMIT)
         self.stride = checks.pair(op, "stride", stride, 1, LIMIT)
         self.dilation = checks.pair(op, "dilation", dilation, 1, LIMIT)
-        self.groups = checks.integer(op, "groups", groups, 1)
+        self.groups = checks.integer(op, "groups", groups, 1, LIMIT)
         if self.inputs % self.groups or self.outputs % self.groups:
             raise ValueError(
                 f"{op}: groups is {groups}; accepted: a divisor of {in_channels} and {out_channels}"

@@ -25,6 +25,7 @@ def _softmax(op: str, x: Any, axis: Any, out: np.ndarray | None) -> np.ndarray:
     try:
         if isinstance(axis, (bool, np.bool_)):
             raise TypeError
+        checks.refuse_meaning(op, "axis", axis)
         axis = operator.index(axis)
     except TypeError:
         raise TypeError(f"{op}: axis is {axis!r}; accepted: an integer") from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loopnest import window_rules as rules
 from loopnest.lowering import Lowering, Node
 from loopnest.program import Shape, Value, is_constant, row_strides
 
@@ -43,24 +44,23 @@ def window_of(b: Lowering, node: Node, spatial: Shape, kernel: Sequence[int]) ->
     before, after, output = pads[:rank], pads[rank:], []
     ceil = a.get("ceil_mode", 0)
     for i, size in enumerate(spatial):
-        extent = dilation[i] * (kernel[i] - 1) + 1
+        reach = rules.extent(kernel[i], dilation[i])
         if auto in ("SAME_UPPER", "SAME_LOWER"):
             out = -(-size // stride[i])
-            total = max((out - 1) * stride[i] + extent - size, 0)
+            total = max((out - 1) * stride[i] + reach - size, 0)
             low, high = total // 2, total - total // 2
             before[i], after[i] = (low, high) if auto == "SAME_UPPER" else (high, low)
         else:
             if auto == "VALID":
                 before[i] = after[i] = 0
-            room = size + before[i] + after[i] - extent
-            if room < 0:
+            out = rules.window_count(
+                size, kernel[i], stride[i], before[i], after[i], dilation[i], bool(ceil)
+            )
+            if out == rules.WINDOW_TOO_LARGE:
                 raise b.fail(
-                    f"a window of {extent} is larger than the padded input, "
+                    f"a window of {reach} is larger than the padded input, "
                     f"{size} + {before[i]} + {after[i]}"
                 )
-            out = (-(-room // stride[i]) if ceil else room // stride[i]) + 1
-            if ceil and (out - 1) * stride[i] >= size + before[i]:
-                out -= 1  # the last window must begin inside the input or the padding before it
         output.append(out)
     return Window(list(kernel), stride, dilation, before, after, output)
 
@@ -126,7 +126,7 @@ def max_pool(b: Lowering, node: Node, inputs: list) -> list[Value]:
     if len(node.outputs) > 1:
         raise b.fail("its second output, Indices, is for NumPy calls only")
     w = window_of(b, node, x.shape[2:], node.attributes["kernel_shape"])
-    even = w.before == w.after and all(2 * p <= k for p, k in zip(w.before, w.kernel, strict=True))
+    even = w.before == w.after and all(map(rules.padding_fits, w.before, w.kernel))
     ceil = bool(node.attributes.get("ceil_mode", 0))
     if not even:
         # Minus infinity around, as far as windows reach; then there is nothing left to pad.
@@ -169,7 +169,7 @@ def average_pool(b: Lowering, node: Node, inputs: list) -> list[Value]:
     ceil = bool(node.attributes.get("ceil_mode", 0))
     n, c = x.shape[:2]
     plain = w.before == w.after and set(w.dilation) == {1} and node.opset >= 7
-    plain = plain and all(2 * p <= k for p, k in zip(w.before, w.kernel, strict=True))
+    plain = plain and all(map(rules.padding_fits, w.before, w.kernel))
     if plain and len(spatial) < 3:
         flat = len(spatial) == 1
         one = [1] * flat

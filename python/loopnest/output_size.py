@@ -8,12 +8,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from loopnest import checks
+from loopnest.window_rules import LIMIT, WINDOW_TOO_LARGE, extent, same_padding, window_count
 
 Pair = tuple[int, int]
 Padding = tuple[Pair, Pair]
-
-# Largest size, stride, padding or dilation taken: products of two stay within 64 bits.
-LIMIT = 2**31 - 1
 
 
 class Geometry(NamedTuple):
@@ -33,8 +31,7 @@ def padding_of(op: str, padding: Any, kernel: Pair, stride: Pair, dilation: Pair
             return (0, 0), (0, 0)
         if stride != (1, 1):
             raise ValueError(f"{op}: padding is 'same' with stride {stride}; accepted: stride 1")
-        total_h, total_w = (d * (k - 1) for k, d in zip(kernel, dilation, strict=True))
-        return (total_h // 2, total_h - total_h // 2), (total_w // 2, total_w - total_w // 2)
+        return same_padding(kernel[0], dilation[0]), same_padding(kernel[1], dilation[1])
     if isinstance(padding, (tuple, list)) and len(padding) == 2:
         if all(isinstance(side, (tuple, list)) for side in padding):
             return (
@@ -83,13 +80,12 @@ def _output_size(
     for size, k, s, (before, after), d in zip(
         input_hw, kernel_hw, stride, padding, dilation, strict=True
     ):
-        padded, extent = size + before + after, d * (k - 1) + 1
-        if extent > padded:
+        sizes.append(window_count(size, k, s, before, after, d, False))
+        if sizes[-1] == WINDOW_TOO_LARGE:
             raise ValueError(
                 f"{op}: kernel {kernel_hw} with dilation {dilation} is larger than the padded "
                 f"input: input {input_hw}, padding {padding}"
             )
-        sizes.append((padded - extent) // s + 1)
     return sizes[0], sizes[1]
 
 
@@ -202,23 +198,23 @@ def conv2d_paddings_for(
     dilation = checks.pair(op, "dilation", dilation, 1, LIMIT)
     several = isinstance(stride, Iterable) and not isinstance(stride, (tuple, str))
     strides = [checks.pair(op, "stride", s, 1, LIMIT) for s in (stride if several else [stride])]
-    extent = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    reach = [extent(k, d) for k, d in zip(kernel, dilation, strict=True)]
     bound = (
-        extent if max_padding is None else [checks.integer(op, "max_padding", max_padding, 0)] * 2
+        reach if max_padding is None else [checks.integer(op, "max_padding", max_padding, 0)] * 2
     )
     found = []
     for pair in strides:
         rows, columns = (
-            _sides_for(size[a], target[a], extent[a], pair[a], bound[a]) for a in (0, 1)
+            _sides_for(size[a], target[a], reach[a], pair[a], bound[a]) for a in (0, 1)
         )
         found += [_simplest(pair, sides) for sides in itertools.product(rows, columns)]
     return sorted(found, key=lambda reach: not reach.symmetric)
 
 
-def _sides_for(size: int, target: int, extent: int, stride: int, bound: int) -> list[Pair]:
+def _sides_for(size: int, target: int, reach: int, stride: int, bound: int) -> list[Pair]:
     """Every (before, after) up to the bound that gives ``target`` outputs along one axis."""
-    least = max(0, (target - 1) * stride + extent - size)
-    most = min(target * stride + extent - 1 - size, 2 * bound)
+    least = max(0, (target - 1) * stride + reach - size)
+    most = min(target * stride + reach - 1 - size, 2 * bound)
     return [
         (before, total - before)
         for total in range(least, most + 1)

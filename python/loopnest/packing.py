@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from loopnest import backend, checks
+from loopnest.window_rules import LIMIT
 
 
 class PackedWeight:
@@ -120,7 +121,7 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     """
     op = "pack_weight"
     weight = checks.array(op, "weight", weight)
-    groups = checks.integer(op, "groups", groups, 1)
+    groups = checks.integer(op, "groups", groups, 1, LIMIT)
     if weight.ndim not in (2, 4):
         raise ValueError(
             f"{op}: weight has {weight.ndim} dimensions, shape {weight.shape}; accepted: "

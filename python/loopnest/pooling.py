@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loopnest import backend, checks, direct, threads
-from loopnest.output_size import LIMIT
+from loopnest.window_rules import LIMIT, WINDOW_TOO_LARGE, extent, padding_fits, window_count
 
 Pair = tuple[int, int]
 
@@ -49,6 +49,17 @@ def resolve(
     return _resolve(op, input_hw, kernel_size, stride, padding, dilation, ceil_mode)
 
 
+def _window(op: str, kernel_size: Any, stride: Any, padding: Any, dilation: Any) -> list[Pair]:
+    """Kernel, stride, padding and dilation as pairs, each within its range."""
+    kernel = checks.pair(op, "kernel_size", kernel_size, 1, LIMIT)
+    return [
+        kernel,
+        kernel if stride is None else checks.pair(op, "stride", stride, 1, LIMIT),
+        checks.pair(op, "padding", padding, 0, LIMIT),
+        checks.pair(op, "dilation", dilation, 1, LIMIT),
+    ]
+
+
 def _resolve(
     op: str,
     input_hw: Pair,
@@ -58,10 +69,7 @@ def _resolve(
     dilation: Any,
     ceil_mode: bool,
 ) -> Geometry:
-    kernel = checks.pair(op, "kernel_size", kernel_size, 1, LIMIT)
-    step = kernel if stride is None else checks.pair(op, "stride", stride, 1, LIMIT)
-    pad = checks.pair(op, "padding", padding, 0, LIMIT)
-    gaps = checks.pair(op, "dilation", dilation, 1, LIMIT)
+    kernel, step, pad, gaps = _window(op, kernel_size, stride, padding, dilation)
     out = tuple(
         _output_size(op, *sizes, ceil_mode)
         for sizes in zip(input_hw, kernel, step, pad, gaps, strict=True)
@@ -81,22 +89,17 @@ _resolve_cached = functools.lru_cache(maxsize=4096)(_resolve)
 def _output_size(
     op: str, size: int, kernel: int, stride: int, pad: int, dilation: int, ceil_mode: bool
 ) -> int:
-    extent = dilation * (kernel - 1) + 1
-    if 2 * pad > kernel:
+    if not padding_fits(pad, kernel):
         raise ValueError(
             f"{op}: padding is {pad} for kernel_size {kernel}; accepted: at most half of it"
         )
-    room = size + 2 * pad - extent
-    if room < 0:
+    count = window_count(size, kernel, stride, pad, pad, dilation, ceil_mode)
+    if count == WINDOW_TOO_LARGE:
         raise ValueError(
-            f"{op}: window of {extent} is larger than the padded input: "
+            f"{op}: window of {extent(kernel, dilation)} is larger than the padded input: "
             f"input {size}, padding {pad} on each side"
         )
-    if not ceil_mode:
-        return room // stride + 1
-    out = -(-room // stride) + 1
-    # The last window must start inside the input or the left padding.
-    return out - 1 if (out - 1) * stride >= size + pad else out
+    return count
 
 
 def _flag(op: str, name: str, value: Any) -> bool:
@@ -371,8 +374,10 @@ def max_pool2d_backward(
     given, x, dy = (dy, x, indices), _image(op, x), checks.array(op, "dy", dy, 4)
     dtype = checks.same_dtype(op, dy=dy, x=x)
     indices = checks.integer_array(op, "indices", indices)
-    if kernel_size is not None:
-        ceil_mode = _flag(op, "ceil_mode", ceil_mode)
+    ceil_mode = _flag(op, "ceil_mode", ceil_mode)
+    if kernel_size is None:
+        _window(op, 1, stride, padding, dilation)  # of no use then, but refused if wrong
+    else:
         g = resolve(op, x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
         checks.same_shape(op, "dy", dy, (*x.shape[:2], *g.output))
     checks.same_shape(op, "dy", dy, (*x.shape[:2], *dy.shape[2:]))

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from loopnest import backend, direct, packing, scratch, threads
+from loopnest.window_rules import is_winograd
 
 
 def check(op: str, kernel: tuple[int, int], options: tuple[int, ...]) -> None:
     """Refuse what is no 3x3 convolution of stride 1 and dilation 1."""
     stride, dilation = options[:2], options[4:6]
-    if kernel != (3, 3) or stride != (1, 1) or dilation != (1, 1):
+    if not is_winograd(*kernel, *stride, *dilation):
         raise ValueError(
             f"{op}: algorithm is 'winograd' with kernel {kernel}, stride {stride}, dilation "
             f"{dilation}; accepted: kernel (3, 3), stride 1, dilation 1 (or algorithm 'direct')"

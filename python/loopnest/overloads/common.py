@@ -12,11 +12,23 @@ from numba import literal_unroll, types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
+from loopnest import window_rules as rules
 from loopnest.activation import FUSED, WIDE
 from loopnest.kernels import activation as activation_kernels
 from loopnest.kernels.jit import PART, jitable, own_name
 from loopnest.kernels.linking import linked
-from loopnest.output_size import LIMIT
+from loopnest.window_rules import LIMIT
+
+# The rules that Python checks sizes by are compiled as they are.
+for _rule in (
+    rules.extent,
+    rules.same_padding,
+    rules.window_count,
+    rules.padding_fits,
+    rules.channels_fault,
+    rules.is_winograd,
+):
+    jitable(_rule)
 
 
 def overloads(public):
@@ -181,7 +193,7 @@ def _nothing(*arguments):
 
 def contiguous(array, dtype):
     """Compiled function that makes a C-contiguous array of ``dtype`` of such an array."""
-    if isinstance(array, types.Array) and array.dtype == dtype and array.layout == "C":
+    if array.dtype == dtype and array.layout == "C" and array.aligned:
         return _as_is
     return _as_float32 if dtype == types.float32 else _as_float64
 
@@ -335,7 +347,7 @@ def pair_of(op, name, argument, low):
     def check(a, b):
         if a < low or b < low or a > LIMIT or b > LIMIT:
             raise ValueError(message)
-        return a, b
+        return np.int64(a), np.int64(b)  # of two unsigned numbers a difference would be a float
 
     check = jitable(check)
     if _is_integer(argument):

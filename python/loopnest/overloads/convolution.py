@@ -5,6 +5,7 @@ from numba.core.errors import TypingError
 
 from loopnest import convolution as public
 from loopnest import output_size
+from loopnest import window_rules as rules
 from loopnest.activation import FUSED
 from loopnest.kernels import convolution as kernels
 from loopnest.kernels import whole
@@ -29,18 +30,19 @@ from loopnest.overloads.packing import array_in, unpack, weight_of
 
 
 def _padding(op, padding):
-    """Compiled function ``(padding, extent_h, extent_w, stride_h, stride_w)`` -> four sides."""
+    """Compiled function ``(padding, kernel, stride, dilation)``, pairs of numbers -> two pairs."""
     if isinstance(padding, (str, types.StringLiteral)):
         if literal(op, "padding", padding, ("same", "valid")) == "valid":
-            return jitable(lambda padding, eh, ew, sh, sw: (0, 0, 0, 0))
+            return jitable(lambda padding, kernel, stride, dilation: ((0, 0), (0, 0)))
 
         message = op + ": padding is 'same'; accepted: stride 1"
 
-        def same(padding, extent_h, extent_w, stride_h, stride_w):
-            if stride_h != 1 or stride_w != 1:
+        def same(padding, kernel, stride, dilation):
+            if stride != (1, 1):
                 raise ValueError(message)
-            h, w = extent_h - 1, extent_w - 1
-            return h // 2, h - h // 2, w // 2, w - w // 2
+            return rules.same_padding(kernel[0], dilation[0]), rules.same_padding(
+                kernel[1], dilation[1]
+            )
 
         return jitable(same)
     nested = isinstance(padding, types.BaseTuple) and all(
@@ -49,17 +51,15 @@ def _padding(op, padding):
     if nested and len(padding) == 2:
         rows, columns = (pair_of(op, "padding", side, 0) for side in padding)
 
-        def sides(padding, extent_h, extent_w, stride_h, stride_w):
-            top, bottom = rows(padding[0])
-            left, right = columns(padding[1])
-            return top, bottom, left, right
+        def sides(padding, kernel, stride, dilation):
+            return rows(padding[0]), columns(padding[1])
 
         return jitable(sides)
     pair = pair_of(op, "padding", padding, 0)
 
-    def symmetric(padding, extent_h, extent_w, stride_h, stride_w):
+    def symmetric(padding, kernel, stride, dilation):
         h, w = pair(padding)
-        return h, h, w, w
+        return (h, h), (w, w)
 
     return jitable(symmetric)
 
@@ -72,15 +72,13 @@ def _resolve(op, stride, padding, dilation):
     message = op + ": kernel is larger than the padded input"
 
     def resolve(height, width, r, s, stride, padding, dilation):
-        stride_h, stride_w = strides(stride)
-        dilation_h, dilation_w = dilations(dilation)
-        extent_h, extent_w = dilation_h * (r - 1) + 1, dilation_w * (s - 1) + 1
-        top, bottom, left, right = sides(padding, extent_h, extent_w, stride_h, stride_w)
-        room_h, room_w = height + top + bottom - extent_h, width + left + right - extent_w
-        if room_h < 0 or room_w < 0:
+        step, gap = strides(stride), dilations(dilation)
+        (top, bottom), (left, right) = sides(padding, (r, s), step, gap)
+        oh = rules.window_count(height, r, step[0], top, bottom, gap[0], False)
+        ow = rules.window_count(width, s, step[1], left, right, gap[1], False)
+        if oh == rules.WINDOW_TOO_LARGE or ow == rules.WINDOW_TOO_LARGE:
             raise ValueError(message)
-        options = (stride_h, stride_w, top, left, dilation_h, dilation_w)
-        return room_h // stride_h + 1, room_w // stride_w + 1, options
+        return oh, ow, (step[0], step[1], top, left, gap[0], gap[1])
 
     return jitable(resolve)
 
@@ -93,9 +91,10 @@ def _check_channels(op):
     wrong_kernel = op + ": weight has a kernel size of 0; accepted: at least 1"
 
     def check(x, weight, groups):
-        if groups < 1 or x.shape[1] % groups or weight.shape[0] % groups:
+        fault = rules.channels_fault(x.shape[1], weight.shape[0], weight.shape[1], groups)
+        if fault == rules.GROUPS_DO_NOT_DIVIDE:
             raise ValueError(wrong_groups)
-        if weight.shape[1] != x.shape[1] // groups:  # a product could overflow
+        if fault == rules.OTHER_CHANNELS:
             raise ValueError(wrong_channels)
         if weight.shape[2] < 1 or weight.shape[3] < 1:
             raise ValueError(wrong_kernel)
@@ -107,7 +106,7 @@ def _check_channels(op):
 def _check_winograd(r, s, options):
     """As `loopnest.winograd.check`."""
     stride_h, stride_w, _, _, dilation_h, dilation_w = options
-    if r != 3 or s != 3 or stride_h * stride_w * dilation_h * dilation_w != 1:
+    if not rules.is_winograd(r, s, stride_h, stride_w, dilation_h, dilation_w):
         raise ValueError(
             "conv2d: algorithm is 'winograd'; accepted with it: kernel (3, 3), stride 1, dilation 1"
         )
@@ -147,7 +146,7 @@ def conv2d(
     algorithm = literal(op, "algorithm", algorithm, ("direct", "winograd"))
     dtype = same_dtype(op, x=x, weight=weight_of(weight), bias=bias)
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
-    whole_groups = integer(op, "groups", groups, 1, 2**63 - 1)
+    whole_groups = integer(op, "groups", groups, 1)
     prepare_x, prepare_weight = contiguous(x, dtype), unpack(op, weight, dtype)
     prepare_bias, has_bias = (
         optional(op, "bias", bias, dtype),
@@ -203,7 +202,7 @@ def conv2d_backward(
         array_of(op, name, array, 4)
     dtype = same_dtype(op, dy=dy, x=x, weight=weight)
     resolve, check_channels = _resolve(op, stride, padding, dilation), _check_channels(op)
-    whole_groups = integer(op, "groups", groups, 1, 2**63 - 1)
+    whole_groups = integer(op, "groups", groups, 1)
     prepare_dy, prepare_x = contiguous(dy, dtype), contiguous(x, dtype)
     prepare_weight = contiguous(weight, dtype)
     by_weight = linked(whole.conv2d_backward_weight)

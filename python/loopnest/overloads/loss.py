@@ -128,10 +128,16 @@ def _is_index(logits, target):
 
 def _indices(op, target):
     """Compiled function ``(target, logits)`` -> class indices, flat, of the right number and shape."""
-    if not isinstance(target, types.Array):
-        return jitable(lambda target, logits: np.full(1, target, np.int64))
-    wrong_shape = op + ": target has not the shape of logits without classes"
     too_large = op + ": target holds a class out of range; accepted: at most 2^63 - 1"
+    if not isinstance(target, types.Array):
+
+        def number(target, logits):
+            if target > LARGEST:
+                raise ValueError(too_large)
+            return np.full(1, target, np.int64)
+
+        return jitable(number)
+    wrong_shape = op + ": target has not the shape of logits without classes"
 
     def flat(target, logits):
         if target.shape != logits.shape[:1][: target.ndim] + logits.shape[2:]:

@@ -5,11 +5,11 @@ from numba import types
 from numba.core.errors import TypingError
 
 from loopnest import pooling as public
+from loopnest import window_rules as rules
 from loopnest.kernels import pooling as kernels
 from loopnest.kernels import whole
 from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
-from loopnest.output_size import LIMIT
 from loopnest.overloads.common import (
     array_of,
     contiguous,
@@ -23,50 +23,66 @@ from loopnest.overloads.common import (
     separate,
     switch,
 )
+from loopnest.window_rules import LIMIT
 
 
 def _axis_size(op):
-    """Compiled function that gives the output size along one axis (PyTorch's rules)."""
+    """Compiled function that gives the output size along one axis."""
 
     wrong_padding = op + ": padding must be at most half of kernel_size"
     too_large = op + ": window is larger than the padded input"
 
     def size(size, kernel, stride, pad, dilation, ceil_mode):
-        if 2 * pad > kernel:
+        if not rules.padding_fits(pad, kernel):
             raise ValueError(wrong_padding)
-        room = size + 2 * pad - dilation * (kernel - 1) - 1
-        if room < 0:
+        count = rules.window_count(size, kernel, stride, pad, pad, dilation, ceil_mode)
+        if count == rules.WINDOW_TOO_LARGE:
             raise ValueError(too_large)
-        if not ceil_mode:
-            return room // stride + 1
-        out = -(-room // stride) + 1
-        return out - 1 if (out - 1) * stride >= size + pad else out
+        return count
 
     return jitable(size)
 
 
-def _resolve(op, kernel_size, stride, padding, dilation):
-    """Compiled function that checks the options: output size, then the kernels' options."""
+def _window(op, kernel_size, stride, padding, dilation):
+    """Compiled function of these options that checks their ranges: the kernels' options."""
     windows, pads = pair_of(op, "kernel_size", kernel_size, 1), pair_of(op, "padding", padding, 0)
-    gaps, size = pair_of(op, "dilation", dilation, 1), _axis_size(op)
+    gaps = pair_of(op, "dilation", dilation, 1)
     steps = (
         jitable(lambda stride, kernel: kernel)
         if is_none(stride)
         else _given_stride(pair_of(op, "stride", stride, 1))
     )
 
+    def window(kernel_size, stride, padding, dilation):
+        kernel = windows(kernel_size)
+        step, pad, gap = steps(stride, kernel), pads(padding), gaps(dilation)
+        return kernel[0], kernel[1], step[0], step[1], pad[0], pad[1], gap[0], gap[1]
+
+    return jitable(window)
+
+
+def _plane(op):
+    """Compiled function that refuses planes without elements."""
     message = op + ": x must have a height and width of at least 1"
 
-    def resolve(height, width, kernel_size, stride, padding, dilation, ceil_mode):
+    def check(height, width):
         if height < 1 or width < 1:
             raise ValueError(message)
-        kernel_h, kernel_w = windows(kernel_size)
-        stride_h, stride_w = steps(stride, (kernel_h, kernel_w))
-        pad_h, pad_w = pads(padding)
-        gap_h, gap_w = gaps(dilation)
-        oh = size(height, kernel_h, stride_h, pad_h, gap_h, ceil_mode)
-        ow = size(width, kernel_w, stride_w, pad_w, gap_w, ceil_mode)
-        return oh, ow, (kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, gap_h, gap_w)
+
+    return jitable(check)
+
+
+def _resolve(op, kernel_size, stride, padding, dilation):
+    """Compiled function that checks the options: output size, then the kernels' options."""
+    window, size = _window(op, kernel_size, stride, padding, dilation), _axis_size(op)
+    check_plane = _plane(op)
+
+    def resolve(height, width, kernel_size, stride, padding, dilation, ceil_mode):
+        check_plane(height, width)
+        o = window(kernel_size, stride, padding, dilation)
+        oh = size(height, o[0], o[2], o[4], o[6], ceil_mode)
+        ow = size(width, o[1], o[3], o[5], o[7], ceil_mode)
+        return oh, ow, o
 
     return jitable(resolve)
 
@@ -276,10 +292,16 @@ def max_pool2d_backward(
     dtype = same_dtype(op, dy=dy, x=x)
     prepare, make, check = contiguous(dy, dtype), output(op, out, dtype, 4), separate(op, out)
     kernel, outside = linked(kernels.max_pool2d_backward), kernels.indices_outside
-    as_places = _as_given if indices.dtype == types.int64 else _as_int64
+    as_places = _as_given if indices.dtype == types.int64 and indices.aligned else _as_int64
     message = op + ": dy has not the shape of the output"
     if is_none(kernel_size):
-        fits = jitable(lambda x, dy, kernel_size, stride, padding, dilation, ceil: None)
+        window, check_plane = _window(op, 1, stride, padding, dilation), _plane(op)
+
+        def check_options(x, dy, kernel_size, stride, padding, dilation, ceil):
+            check_plane(x.shape[2], x.shape[3])
+            window(1, stride, padding, dilation)
+
+        fits = jitable(check_options)
     else:
         resolve = _resolve(op, kernel_size, stride, padding, dilation)
 
@@ -327,11 +349,10 @@ def _register_global(name, run):
         prepare, make = contiguous(x, dtype), output(name, out, dtype, 4)
         check = separate(name, out)
 
-        message = name + ": x must have a height and width of at least 1"
+        check_plane = _plane(name)
 
         def implementation(x, out=None):
-            if x.shape[2] < 1 or x.shape[3] < 1:
-                raise ValueError(message)
+            check_plane(x.shape[2], x.shape[3])
             a = prepare(x)
             y = make(out, (x.shape[0], x.shape[1], 1, 1))
             check(y, x)
