@@ -289,6 +289,7 @@ def _denses() -> Iterator[Case]:
 
 def _losses() -> Iterator[Case]:
     shapes = ((1, 1), (3, 2), (5, 10), (2, 15), (2, 16), (2, 17), (4, 100), (7,), (2, 3, 4))
+    shapes += ((2, 3, 3), (2, 2, 2, 2))  # with the classes last they have the same shape
     for shape in shapes:
         name, size = "x".join(map(str, shape)), math.prod(shape)
         for op in ("softmax", "log_softmax"):
@@ -297,6 +298,7 @@ def _losses() -> Iterator[Case]:
     for op in ("softmax", "log_softmax"):
         yield Case(op, "axis0", normal((4, 5)), {"axis": 0}, 16, 100, 40)
         yield Case(op, "axis1", normal((2, 3, 4)), {"axis": 1}, 16, 120, 48)
+        yield Case(op, "axis1-cube", normal((3, 3, 3)), {"axis": 1}, 16, 120, 48)
     for reduction in ("sum", "none"):
         yield from _entropies(f"5x4-{reduction}", (5, 4), {"reduction": reduction})
     yield from _entropies("5x4-smooth", (5, 4), {"label_smoothing": 0.125})

@@ -177,7 +177,9 @@ class Padding(Pair):
 
 @dataclass(frozen=True)
 class Real(Option):
-    """A finite number in a range; ``below``: the upper bound is outside; ``free``: any number."""
+    """A finite number in a range; ``below``: the upper bound is outside; ``free``: any number;
+    ``many``: an array of numbers as well.
+    """
 
     usual: tuple[float, ...] = (0.0,)
     low: float = -math.inf
@@ -185,6 +187,7 @@ class Real(Option):
     below: bool = False
     always: bool = False
     free: bool = False
+    many: bool = False
 
     def form(self, rng: Random) -> str:
         return rng.choice(("float", "float", "float", "int", "np.float32", "np.float64"))
@@ -215,7 +218,7 @@ class Real(Option):
             return None if self.takes(value_of(text)) else text
 
     def wrong(self, rng: Random) -> str:
-        if self.free:
+        if self.free or self.many:
             return rng.choice(("'1'", "0.5j", "b'1'", "'a'"))
         return rng.choice(("'1'", "True", "0.5j", "(0.5,)", "[0.5]", "np.ones(2)", "b'1'"))
 

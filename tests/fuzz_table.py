@@ -306,9 +306,10 @@ def _others() -> Iterator[Op]:
     objective = Choice("objective", ("gelu", "silu", "tanh", "gelu_erf"), always=True)
     options = (
         objective, Choice("method", ("gd", "momentum", "rmsprop", "adagrad", "adam", "adamw", "lion")),
-        Real("lr", (0.1, 1.0, 0.0), low=0.0, always=True),
+        Real("lr", (0.1, 1.0, 0.0), low=0.0, always=True, many=True),
         Whole("steps", (0, 1, 3, 7), low=0, high=2**63 - 1, always=True), Betas("betas"),
-        Real("momentum", (0.0, 0.5), low=0.0), Real("alpha", (0.5,), low=0.0, high=1.0, below=True),
+        Real("momentum", (0.0, 0.5), low=0.0, many=True),
+        Real("alpha", (0.5,), low=0.0, high=1.0, below=True, many=True),
         Choice("convention", ("ema", "heavy-ball", "lookback", "nesterov")),
         Real("tol", (0.0, 1e-2), low=0.0), Flag("record"), Real("eps", (1e-8,), low=0.0),
         Real("weight_decay", (0.0, 0.1), low=0.0),
