@@ -390,7 +390,8 @@ def _dressed(call: Call, name: str, made: np.ndarray, layout: str) -> Any:
 def _put_over(rng: Random, call: Call) -> None:
     """Let an array that is written lie over another one."""
     target = rng.choice(call.written)
-    others = [k for k in call.arrays if k != target and call.arrays[k].dtype.kind != "O"]
+    arrays = {k: a for k, a in call.arrays.items() if isinstance(call.arguments[k], np.ndarray)}
+    others = [k for k in arrays if k != target and arrays[k].dtype.kind != "O"]
     given = call.arrays.get(target)
     if not others or given is None or not given.size or given.dtype.kind == "O":
         return
