@@ -78,6 +78,15 @@ def affine(x, scale, shift, y):
 
 
 @kernel
+def batch_norm(weight, bias, mean, variance, epsilon, scale, shift):
+    """Scale and shift of each channel that a normalisation amounts to, computed in float64."""
+    for i in range(shift.size):
+        factor = np.float64(weight[i]) / np.sqrt(np.float64(variance[i]) + epsilon)
+        scale[i] = factor
+        shift[i] = np.float64(bias[i]) - np.float64(mean[i]) * factor
+
+
+@kernel
 def fill(value, y):
     number = y.dtype.type(value)
     for i in range(y.size):

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from loopnest import checks, gates, logic_export, netlist, packed_logic
+from loopnest.copies import Copied
 
 _MOST_BITS = 4096  # of an adder
 _MOST_SELECTS = 16  # of a multiplexer
 GateRow = tuple[str, str, str, str]  # name, function, left and right signal
 
 
-class Circuit:
+class Circuit(Copied):
     """Named inputs, gates and outputs.
 
     Parameters

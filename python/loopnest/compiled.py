@@ -17,14 +17,15 @@ from numba.core.errors import TypingError
 from numba.extending import overload
 
 from loopnest.bound import bound, keep, release, stack_block, take
-from loopnest.compiled_steps import Rows, Writer, sized
+from loopnest.compiled_steps import Rows, Writer, clear_of_weights, sized
 from loopnest.kernels.jit import OPTIONS, PART
-from loopnest.overloads.common import contiguous, is_none, output, separate
+from loopnest.overloads.common import contiguous, is_none, output, overlaps, separate
 from loopnest.program import Program, Shape
 from loopnest.workspace import Workspace, aligned
 
 STACK_BYTES = 16 << 10  # a work space of up to this is on the stack
 CACHE_BYTES = 1 << 20  # half of a second-level cache
+_TWO_OVERLAP = ": out has two arrays that overlap in memory"
 MOST_ROWS = 64  # of one piece: more gain nothing
 
 
@@ -135,6 +136,7 @@ def _typed(
     op, dtype = network.name, numba.from_dtype(network.dtype)
     single = False
     scope: dict[str, Any] = {"with_work": with_work, "np": np, "ValueError": ValueError}
+    scope["overlaps"] = overlaps
     for i, (array, spec, shape) in enumerate(zip(arrays, network.inputs, shapes, strict=True)):
         if not isinstance(array, types.Array) or array.dtype != dtype:
             raise TypingError(f"{op}: {spec.name} is {array}; accepted: a {network.dtype} array")
@@ -170,6 +172,12 @@ def _typed(
         target = "out" if len(made) == 1 else ("out" if is_none(out) else f"out[{i}]")
         lines.append(f"    {name} = make{i}({target}, ({shape_text}))")
         lines += [f"    apart{i}({name}, {arg})" for arg in args]
+        if not is_none(outs[i]):
+            scope["clear"] = clear_of_weights(op, network)
+            lines.append(f"    clear({name})")
+            for other in made[:i]:
+                lines.append(f"    if overlaps({name}, {other}):")
+                lines.append(f"        raise ValueError({op + _TWO_OVERLAP!r})")
     values = ", ".join([*[f"a{i}" for i in range(len(args))], *made])
     lines.append(f"    with_work(n, {values})")
     lines.append("    return " + ", ".join(made))

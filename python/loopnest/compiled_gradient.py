@@ -13,11 +13,11 @@ from numba.extending import overload
 
 from loopnest import checks
 from loopnest.bound import bound, keep
-from loopnest.compiled_steps import WRITERS, Group, Rows, Writer, average
+from loopnest.compiled_steps import WRITERS, Group, Rows, Writer, average, clear_of_weights
 from loopnest.gradient import Differentiated, differentiate
 from loopnest.kernels import activation, arrange, convolution, dense, pooling, whole
 from loopnest.kernels.jit import OPTIONS, PART, jitable
-from loopnest.overloads.common import contiguous
+from loopnest.overloads.common import contiguous, separate
 from loopnest.program import Program, Shape
 from loopnest.workspace import Workspace, aligned
 
@@ -179,6 +179,7 @@ def _wrap(network: Any, made: Differentiated, most: int, work: int, rows: Any) -
         if not (fits and out.layout == "C" and out.mutable):
             raise TypingError(f"{op}: out is {out}; accepted: a writable vector of {dtype}")
         prepare, classes = contiguous(x, dtype), _as_int64
+        apart, clear = separate(op, out), clear_of_weights(op, network)
 
         def implementation(x: Any, target: Any, out: Any) -> Any:
             n = x.shape[0]
@@ -188,6 +189,9 @@ def _wrap(network: Any, made: Differentiated, most: int, work: int, rows: Any) -
                 raise ValueError(wrong_target)
             if out.size != size:
                 raise ValueError(wrong_out)
+            apart(out, x)
+            apart(out, target)
+            clear(out)
             a, t = prepare(x), classes(target)
             return rows(n, 0, bound(work), a, t, out)  # type: ignore[call-arg]
 

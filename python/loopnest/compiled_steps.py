@@ -17,7 +17,7 @@ import numpy as np
 from loopnest.activation import WIDE
 from loopnest.bound import array_at, bound, keep
 from loopnest.kernels import activation, arrange, loss, whole
-from loopnest.kernels.jit import PART
+from loopnest.kernels.jit import PART, jitable
 from loopnest.kernels.linking import linked
 from loopnest.packing import pack_weight
 from loopnest.program import MAX_DIMS, Program, Shape, Storage, Value
@@ -66,6 +66,30 @@ def sized(network: Any, op: str, input_shape: Any, batch: int | None) -> tuple[R
             "to compile for"
         )
     return Rows([network.lower(network.shapes(op, batch, input_shape))]), False
+
+
+def clear_of_weights(op: str, network: Any) -> Any:
+    """Compiled function that refuses a contiguous array within the network's weights."""
+    memory = network.weight_memory()
+    count, whole_number = len(memory.firsts), np.int64(0)
+    firsts, ends = (keep(np.array(v or [0], np.int64)) for v in (memory.firsts, memory.ends))
+    message = op + ": out overlaps the network's weights in memory"
+
+    def check(y: Any) -> None:
+        first = np.int64(y.ctypes.data)
+        begins: Any = array_at(bound(firsts), (count,), whole_number)  # type: ignore[call-arg]
+        stops: Any = array_at(bound(ends), (count,), whole_number)
+        low, high = 0, count  # the first range that ends behind ``first``, by bisection
+        while low < high:
+            middle = (low + high) // 2
+            if stops[middle] <= first:
+                low = middle + 1
+            else:
+                high = middle
+        if low < count and begins[low] < first + y.size * y.itemsize:
+            raise ValueError(message)
+
+    return jitable(check)
 
 
 class Writer:
@@ -299,6 +323,12 @@ def _affine(w: Writer, g: Group) -> None:
     w.call(arrange.affine, g.flat(0), _real(scale), _real(shift), g.flat_y)
 
 
+def _batch_norm(w: Writer, g: Group) -> None:
+    factors = (w.flat(g.outputs(i)) for i in range(2))
+    parameters = (g.flat(i) for i in range(4))
+    w.call(arrange.batch_norm, *parameters, _real(g.options["epsilon"]), *factors)
+
+
 def _fill(w: Writer, g: Group) -> None:
     w.call(arrange.fill, _real(g.options["value"]), g.flat_y)
 
@@ -331,6 +361,7 @@ WRITERS: dict[str, Callable[[Writer, Group], None]] = {
     "unary": _unary,
     "binary": _binary,
     "affine": _affine,
+    "batch_norm": _batch_norm,
     "fill": _fill,
     "move": _move,
 }

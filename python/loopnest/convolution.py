@@ -147,7 +147,7 @@ def conv2d(
     options = stride, padding, dilation, groups, activation, algorithm
     given: tuple[Any, ...] = x, weight, None, bias, out
     if type(weight) is packing.PackedWeight and weight.ndim == 4 and algorithm == "direct":
-        given = x, weight.weight, weight.packed(), bias, out
+        given = x, weight._weight, weight.packed(), bias, out
         known = _CONV2D.call(*given, *options, backend.kernels, threads.SERIAL_BELOW)
         if known is not None:
             return known

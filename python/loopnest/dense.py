@@ -83,7 +83,7 @@ def linear(
         return known
     packed = None
     if type(weight) is packing.PackedWeight and weight.ndim == 2:
-        weight, packed = weight.weight, weight.packed()
+        weight, packed = weight._weight, weight.packed()
         known = _LINEAR.call(
             x, weight, packed, bias, out, activation, kernels, threads.SERIAL_BELOW
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from loopnest import activation, backend, checks, numpy_descent, points, threads
 from loopnest import schedule as _schedule
+from loopnest.copies import Copied
 from loopnest.objectives import Objective
 from loopnest.optimizer import LAST_STEP
 
@@ -50,7 +51,7 @@ class Path(str):
 
 
 @dataclass(frozen=True, eq=False)
-class Descent:
+class Descent(Copied):
     """What `descend` found, in arrays of the problems' broadcast shape (numbers for numbers).
 
     Attributes

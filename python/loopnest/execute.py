@@ -11,6 +11,7 @@ import numpy as np
 import loopnest
 from loopnest import activation, checks, convolution, dense, loss, pooling
 from loopnest.fusion import fused
+from loopnest.lower_elements import batch_norm_factors
 from loopnest.program import Program, Step, Storage, Value
 from loopnest.workspace import Workspace, aligned
 
@@ -20,7 +21,7 @@ _GELU = {"gelu": "sigmoid", "gelu_tanh": "tanh", "gelu_erf": "none"}
 _BLOCK = 16_384  # elements of a fused pair of element-wise functions: what stays in L1
 _COPIED = 4_096  # elements of inputs and outputs together that are cheaper copied than bound anew
 # Steps by NumPy's functions, which would warn of infinities and NaN.
-_BY_NUMPY = ("unary", "binary", "affine", "softmax_backward", "move")
+_BY_NUMPY = ("unary", "binary", "affine", "softmax_backward", "move", "batch_norm")
 
 
 class Executor:
@@ -64,14 +65,22 @@ class Executor:
             flat = flat[value.offset : value.offset + value.size]
         return flat.reshape(value.shape)
 
+    def work_arrays(self) -> list[np.ndarray]:
+        """All arrays between inputs and outputs, in the order of the program."""
+        return [self._arrays[storage] for storage in self.program.work()]
+
     def run(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
         """Run all steps; the arrays are contiguous and of the program's shapes."""
         if not self._copies:
             self.bind(inputs, outputs)
-        for own, given in zip(self._ins, inputs, strict=False):  # none if not copied
+            self.run_steps(0, len(self._steps))
+            for value in (*self.program.inputs, *self.program.outputs):
+                self._arrays.pop(value.storage, None)  # the caller's memory is not kept alive
+            return
+        for own, given in zip(self._ins, inputs, strict=True):
             own[...] = given
         self.run_steps(0, len(self._steps))
-        for own, given in zip(self._outs, outputs, strict=False):
+        for own, given in zip(self._outs, outputs, strict=True):
             given[...] = own
 
     def bind(self, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None:
@@ -236,6 +245,17 @@ def _affine(inputs: list, outputs: list, options: dict) -> Call:
     return run
 
 
+def _batch_norm(inputs: list, outputs: list, options: dict) -> Call:
+    scale, shift = outputs
+    epsilon = options["epsilon"]
+
+    def run() -> None:
+        factor, shift[...] = batch_norm_factors(inputs, epsilon)
+        scale[...] = factor.reshape(scale.shape)
+
+    return run
+
+
 def _fill(inputs: list, outputs: list, options: dict) -> Call:
     (y,) = outputs
     return lambda: y.fill(options["value"])
@@ -355,6 +375,7 @@ BINDERS: dict[str, Callable[[list, list, dict], Call]] = {
     "log_softmax": _log_softmax,
     "binary": _binary,
     "affine": _affine,
+    "batch_norm": _batch_norm,
     "fill": _fill,
     "move": _move,
     "conv2d_backward": _conv2d_backward,

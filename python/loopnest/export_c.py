@@ -81,7 +81,7 @@ def write_c(
     shapes = network.shapes(op, batch, input_shape)
     if batch is not None and any(s[0] != batch for s in shapes):
         raise ValueError(f"{op}: batch is {batch}; accepted: {shapes[0][0]}, the network's own")
-    program = network.lower(shapes)
+    program = network.lower(shapes, fixed=True)
     with files.replacing(path, "w", encoding="ascii") as file:
         _Writer(network, program, name, file).write()
     return path

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loopnest import activation, backend, checks, dense, gate_training, threads
+from loopnest.copies import Copied
 
 # A gate's index is its truth table f(0,0) f(0,1) f(1,0) f(1,1), read as a binary number.
 GATE_NAMES: tuple[str, ...] = (
@@ -48,7 +49,7 @@ class LayerActivations(NamedTuple):
     activation: np.ndarray
 
 
-class Gate:
+class Gate(Copied):
     """A two-input Boolean function as a network; `gate` makes one.
 
     Attributes

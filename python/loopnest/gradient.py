@@ -45,10 +45,27 @@ class Gradients(dict[str, np.ndarray]):
 
     def __init__(self, vector: np.ndarray, parameters: dict[str, np.ndarray]) -> None:
         super().__init__()
+        self._bind(vector, {name: value.shape for name, value in parameters.items()})
+
+    def _bind(self, vector: np.ndarray, shapes: dict[str, Shape]) -> None:
         self.vector, at = vector, 0
-        for name, value in parameters.items():
-            self[name] = vector[at : at + value.size].reshape(value.shape)
-            at += value.size
+        for name, shape in shapes.items():
+            size = math.prod(shape)
+            self[name] = vector[at : at + size].reshape(shape)
+            at += size
+
+    def __reduce__(self) -> tuple:
+        return _gradients, (self.vector, {name: value.shape for name, value in self.items()})
+
+    def __copy__(self) -> Gradients:
+        return _gradients(self.vector.copy(), {name: value.shape for name, value in self.items()})
+
+
+def _gradients(vector: np.ndarray, shapes: dict[str, Shape]) -> Gradients:
+    """A copy or a pickle of `Gradients`: its arrays are pieces of its vector again."""
+    made = Gradients(vector, {})
+    made._bind(np.require(vector, None, ("C", "A", "W")), shapes)
+    return made
 
 
 class _Reverse(Builder):
@@ -102,6 +119,7 @@ def differentiate(network: Any, shapes: Sequence[Shape], dx: bool = True) -> Dif
     reached = needed(b.steps, results)
     _drop_dx(reached, results)
     whole = Program(program.dtype, b.inputs, results, reached, program.separable, network._limit)
+    whole.verify()
     kept = set(steps)
     forward = sum(step in kept for step in whole.steps)
     assert all(step in kept for step in whole.steps[:forward]) and forward <= count
@@ -241,8 +259,8 @@ def _affine(b: _Reverse, step: Step) -> None:
     b.add(step.inputs[0], b.affine(slope, step.options["scale"]))
 
 
-def _fill(b: _Reverse, step: Step) -> None:
-    """A constant depends on nothing."""
+def _nothing(b: _Reverse, step: Step) -> None:
+    """A constant depends on nothing; statistics and factors of a normalisation are not trained."""
 
 
 def _move(b: _Reverse, step: Step) -> None:
@@ -271,7 +289,8 @@ REVERSE: dict[str, Callable[[_Reverse, Step], None]] = {
     "log_softmax": _softmax,
     "binary": _binary,
     "affine": _affine,
-    "fill": _fill,
+    "fill": _nothing,
+    "batch_norm": _nothing,
     "move": _move,
 }
 
@@ -292,6 +311,29 @@ class Tape:
         self._results = [np.empty(v.shape, program.dtype) for v in program.outputs]
         self._executor.bind(self._inputs, self._results)
         self._executor.run_steps(0, self._made.forward_steps)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "network": self.network,
+            "single": self._single,
+            "dx": bool(self._made.dx),
+            "inputs": self._inputs,
+            "results": self._results,
+            "work": self._executor.work_arrays(),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.network, self._single = state["network"], state["single"]
+        self._inputs, self._results = (
+            [np.array(a) for a in state[name]] for name in ("inputs", "results")
+        )
+        count = len(self.network.inputs)
+        shapes = tuple(a.shape for a in self._inputs[:count])
+        self._made = _prepared(self.network, shapes, state["dx"])
+        self._executor = Executor(self._made.program, keep=True)
+        self._executor.bind(self._inputs, self._results)
+        for own, array in zip(self._executor.work_arrays(), state["work"], strict=True):
+            np.copyto(own, array)
 
     @classmethod
     def for_training(cls, network: Any, given: Sequence[np.ndarray]) -> Tape:

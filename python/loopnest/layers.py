@@ -217,7 +217,8 @@ class BatchNorm2d(Layer):
     """Batch normalisation with fixed statistics: a scale and a shift of each channel.
 
     The statistics are those that training elsewhere left (`load_state_dict`); here they are
-    not learned, and neither are scale and shift. After a change of ``buffers`` call `forget_programs`.
+    not learned, and neither are scale and shift.
+    A change of these ``buffers`` shows in the next call.
 
     Parameters
     ----------
@@ -451,10 +452,39 @@ class Sequential(Network):
             dtype=real,
             name=name,
         )
-        self.vector = np.empty(sum(v.size for v in self.parameters.values()), real)
-        at = 0
+        self._bind_vector(
+            np.concatenate([np.empty(0, real), *map(np.ravel, self.parameters.values())])
+        )
+
+    @property
+    def vector(self) -> np.ndarray:
+        return self._vector
+
+    @vector.setter
+    def vector(self, value: Any) -> None:
+        """Copies the numbers: ``net.vector -= step`` and ``net.vector = numbers``."""
+        if value is self._vector:
+            return
+        array = checks.array("Sequential", "vector", value)
+        checks.same_shape("Sequential", "vector", array, self._vector.shape)
+        self._vector[...] = array
+
+    def _bind_vector(self, vector: np.ndarray) -> None:
+        """Make the parameters pieces of a vector that holds their numbers."""
+        self._vector, at = vector, 0
+        pieces = {}
         for key, value in self.parameters.items():
-            piece = self.vector[at : at + value.size].reshape(value.shape)
-            piece[...] = value
-            self.parameters[key] = piece
+            pieces[key] = vector[at : at + value.size].reshape(value.shape)
             at += value.size
+        self._take_weights(pieces, self.buffers)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        # Shapes alone: the numbers are those of the vector.
+        state["_parameters"] = {k: v.shape for k, v in self.parameters.items()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        shapes, vector = state["_parameters"], np.require(state["_vector"], None, ("C", "A", "W"))
+        super().__setstate__({**state, "_parameters": {k: np.zeros(s) for k, s in shapes.items()}})
+        self._bind_vector(vector)

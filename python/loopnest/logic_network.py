@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from loopnest import checks, files, logic_files, logic_training, netlist, packed_logic
+from loopnest.copies import Copied
 
 # Logit of the passing-through gate `a` at the start: 0.9 of the mixture, as in Petersen 2024.
 RESIDUAL = math.log(0.9 / (0.1 / 15))
@@ -17,7 +18,7 @@ _LEFT = netlist.LEFT
 _LARGEST = 2**31 - 1
 
 
-class LogicNetwork:
+class LogicNetwork(Copied):
     """Layers of two-input logic gates, trained by gradient descent; on the CPU.
 
     Every neuron reads two neurons of the layer before, chosen at random once (each pair once, or

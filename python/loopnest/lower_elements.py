@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -105,24 +105,31 @@ def batch_normalization(b: Lowering, node: Node, inputs: list) -> list[Value]:
     x, *parameters = inputs
     if node.attributes.get("training_mode", 0) or len(node.outputs) > 1:
         raise b.fail("training_mode and its outputs are for NumPy calls only")
-    gamma, beta, mean, variance = (b.numbers(p, "a parameter") for p in parameters)
-    epsilon = node.attributes.get("epsilon", 1e-5)
-    scale, shift = batch_norm_factors(gamma, beta, mean, variance, epsilon)
+    numbers = [b.numbers(p, "a parameter") for p in parameters]
+    epsilon = float(node.attributes.get("epsilon", 1e-5))
     channels = x.shape[1] if x.ndim > 1 else 1
-    if x.ndim < 2 or scale.shape != (channels,):
-        raise b.fail(f"x has shape {x.shape}, the parameters {scale.shape}")
+    if x.ndim < 2 or any(array.shape != (channels,) for array in numbers):
+        raise b.fail(f"x has shape {x.shape}, the parameters {[n.shape for n in numbers]}")
     plane = x.reshaped(*x.shape[:2], 1, math.prod(x.shape[2:]))
-    weight = b.constant(scale.reshape(channels, 1, 1, 1))
     if not plane.size:
         return [x]
-    y = b.conv2d(plane, weight, b.constant(shift), groups=channels)
+    if b.fixed or any(array.dtype != b.dtype for array in numbers):
+        scale, shift = batch_norm_factors(numbers, epsilon)
+        factors = b.constant(scale.reshape(channels, 1, 1, 1)), b.constant(shift)
+    else:
+        factors = b.batch_norm(parameters, epsilon)
+    y = b.conv2d(plane, *factors, groups=channels)
     return [y.reshaped(*x.shape)]
 
 
 def batch_norm_factors(
-    scale: np.ndarray, bias: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float
+    parameters: Sequence[np.ndarray], epsilon: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(scale, shift) in float64 that a batch normalisation with fixed statistics amounts to."""
+    """(scale, shift) in float64 that a batch normalisation with fixed statistics amounts to.
+
+    Its parameters are (weight, bias, mean, variance). The same operations as in kernels/arrange.py.
+    """
+    scale, bias, mean, variance = parameters
     with np.errstate(all="ignore"):
         factor = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
         return factor, bias.astype(np.float64) - mean.astype(np.float64) * factor

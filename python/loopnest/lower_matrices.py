@@ -20,7 +20,11 @@ def gemm(b: Lowering, node: Node, inputs: list) -> list[Value]:
     if a.get("transA", 0) or not is_constant(weight):
         b.mixes_rows = True
     x = b.transposed(x, (1, 0)) if a.get("transA", 0) else x
-    if weight.constant is not None:
+    if weight.constant is not None and not b.fixed:
+        # Steps, not numbers: they follow the weights, and gradients go back through them.
+        weight = b.transposed(weight, (1, 0)) if a.get("transB", 0) else weight
+        weight, alpha = b.affine(weight, alpha), 1.0
+    elif weight.constant is not None:
         w = weight.constant.T if a.get("transB", 0) else weight.constant
         if a.get("transB", 0) or alpha != 1:
             with np.errstate(all="ignore"):
@@ -30,6 +34,9 @@ def gemm(b: Lowering, node: Node, inputs: list) -> list[Value]:
         weight = b.transposed(weight, (1, 0))
     row = bias is not None and bias.constant is not None and alpha == 1
     if row and math.prod(bias.shape) in (1, weight.shape[1]) and bias.shape[:-1] in ((), (1,)):
+        if not b.fixed:
+            one_row = b.affine(bias, beta).reshaped(math.prod(bias.shape))
+            return [b.linear(x, weight, b.expanded(one_row, weight.shape[1:]))]
         values = np.broadcast_to(bias.constant.reshape(-1), weight.shape[1:])
         values = values * b.dtype.type(beta) if beta != 1 else values
         return [b.linear(x, weight, b.constant(values))]

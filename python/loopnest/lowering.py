@@ -31,6 +31,7 @@ class Lowering(Builder):
     """A builder that also notes whether rows of axis 0 stay independent."""
 
     mixes_rows = False
+    fixed = False  # whether weights never change: then what follows from them is computed once
 
     def numbers(self, value: Value | None, what: str) -> np.ndarray:
         """The numbers of an input that must be known beforehand."""

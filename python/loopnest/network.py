@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from loopnest import checks, operators
+from loopnest.copies import Copied
 from loopnest.execute import Pool, output_arrays
 from loopnest.lowering import Lowering, Node
 from loopnest.program import Program, Shape, Storage, Value
+from loopnest.weights import Ranges, Weights, read_only
 
 # Largest single array that a network may make, in bytes, unless it says otherwise.
 DEFAULT_LIMIT = 4 << 30
@@ -39,7 +41,7 @@ class Input:
         )
 
 
-class Network:
+class Network(Copied):
     """A graph of operators with its weights.
 
     Made by `Sequential` or `load_onnx`; call it with arrays.
@@ -47,8 +49,9 @@ class Network:
     Attributes
     ----------
     parameters : dict of str to ndarray
-        The trainable weights by name. They may be changed in place, by an optimizer step for
-        one; what `njit` gave sees the change.
+        The trainable weights by name, see below.
+    buffers : dict of str to ndarray
+        What is not trained: scale, shift and statistics of normalisations, shapes.
     inputs : tuple of Input
         Name, shape (None: any size) and dtype of each input.
     outputs : tuple of str
@@ -59,6 +62,17 @@ class Network:
         Whether the weights are read-only; the kernels then keep them in their own order.
     nodes : tuple of Node
         The operators in the order they run.
+
+    Notes
+    -----
+    Calls of the network, its gradients, and what `njit` and `njit_gradient` gave follow
+    parameters and buffers alike: each call uses the numbers that they have then. They may be
+    changed in place (by an optimizer step inside ``@njit`` for one), by `load_state_dict`, or by
+    an assignment ``net.parameters[name] = array``, which copies the numbers; entries cannot be
+    added or removed. Read-only are all arrays of a frozen network, and buffers that decide shapes.
+    What `to_c` writes has the numbers of its time.
+
+    Copies (``copy.copy``, ``copy.deepcopy``) and pickles have weights of their own.
     """
 
     def __init__(
@@ -77,19 +91,79 @@ class Network:
         evaluate: Callable[..., list[Any]] | None = None,
     ) -> None:
         self.nodes, self.inputs, self.outputs = tuple(nodes), tuple(inputs), tuple(outputs)
-        self.parameters = parameters
-        self.buffers = buffers or {}
         self.dtype = np.dtype(dtype)
         self.name = name
         self._limit = limit
-        self.frozen = frozen
-        if frozen:
-            for value in self.parameters.values():
-                value.flags.writeable = False
+        self._frozen = frozen
         # What keeps the network from becoming a program of fixed shapes, and what runs it then.
         self._dynamic, self._evaluate = dynamic, evaluate
+        self._parameters, self._buffers = Weights(), Weights()
+        self._take_weights(parameters, buffers or {})
         self._pools: OrderedDict[Any, Pool] = OrderedDict()
         self._differentiated: dict[Any, Any] = {}
+
+    def _take_weights(
+        self, parameters: Mapping[str, np.ndarray], buffers: Mapping[str, Any]
+    ) -> None:
+        """Make these arrays the network's; programs hold them from now on."""
+        changing = set() if self._frozen else self._followed(buffers)
+        mine = {k: np.require(v, self.dtype, ("C", "A")) for k, v in parameters.items()}
+        if self._frozen and self._dynamic is None:
+            mine = {k: read_only(v) for k, v in mine.items()}
+        dict.update(self._parameters, mine)
+        for name, value in buffers.items():
+            # A dynamic network looks at its arrays anew in each call.
+            if isinstance(value, np.ndarray) and self._dynamic is None:
+                value = np.require(value, None, ("C", "A"))
+                value = value if name in changing else read_only(value)
+            dict.__setitem__(self._buffers, name, value)
+        self._memory: Ranges | None = None
+
+    def _followed(self, buffers: Mapping[str, Any]) -> set[str]:
+        """The buffers whose changes calls follow: those of normalisations, in the network's dtype."""
+        followed: set[str] = set()
+        computed_once: set[str] = set()
+        for node in self.nodes:
+            if node.op == "BatchNormalization":
+                arrays = [buffers.get(name) for name in node.inputs[1:]]
+                fits = all(getattr(a, "dtype", self.dtype) == self.dtype for a in arrays)
+                (followed if fits else computed_once).update(node.inputs[1:])
+        return followed - computed_once
+
+    @property
+    def parameters(self) -> Weights:
+        return self._parameters
+
+    @property
+    def buffers(self) -> Weights:
+        return self._buffers
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen
+
+    # ---- copies ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        for made in ("_pools", "_differentiated", "_memory"):  # what a copy makes anew
+            del state[made]
+        state["_parameters"], state["_buffers"] = dict(self._parameters), dict(self._buffers)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parameters, buffers = state.pop("_parameters"), state.pop("_buffers")
+        self.__dict__.update(state)
+        self._parameters, self._buffers = Weights(), Weights()
+        self._take_weights(parameters, buffers)
+        self._pools, self._differentiated = OrderedDict(), {}
+
+    def weight_memory(self) -> Ranges:
+        """Where parameters and buffers lie: outputs must not."""
+        if self._memory is None:
+            arrays = (*self._parameters.values(), *self._buffers.values())
+            self._memory = Ranges(a for a in arrays if isinstance(a, np.ndarray))
+        return self._memory
 
     def __repr__(self) -> str:
         takes = ", ".join(f"{i.name} {i.described()}" for i in self.inputs)
@@ -131,10 +205,21 @@ class Network:
                 out = self._batch_of_one(out)
             pool = self._pool(tuple(a.shape for a in given))
         results = output_arrays(self.name, pool.program, out, (*arrays, *given))
+        if out is not None:
+            self._check_outputs(results)
         pool.run(given, results)
         if single:
             results = [r.reshape(r.shape[1:]) for r in results]
         return results[0] if len(results) == 1 else tuple(results)
+
+    def _check_outputs(self, results: Sequence[np.ndarray]) -> None:
+        """Outputs of the caller must be apart from each other and from the weights."""
+        memory = self.weight_memory()
+        for i, result in enumerate(results):
+            if memory.meet(result):
+                raise ValueError(f"{self.name}: out overlaps the network's weights in memory")
+            if any(np.may_share_memory(result, other) for other in results[:i]):
+                raise ValueError(f"{self.name}: out has two arrays that overlap in memory")
 
     def _known(self, arrays: Sequence[Any]) -> Pool | None:
         """What runs on arrays like these, None if they must be looked at first."""
@@ -183,10 +268,21 @@ class Network:
 
     # ---- programs ----
 
-    def lower(self, shapes: Sequence[Shape], fuse: bool = True) -> Program:
-        """The program for inputs of these shapes."""
+    def lower(self, shapes: Sequence[Shape], fuse: bool = True, fixed: bool = False) -> Program:
+        """The program for inputs of these shapes.
+
+        It follows the weights, or (``fixed``, or in a frozen network) has what they are now.
+        """
         self._need_program("lower")
         b = Lowering(self.dtype, self._limit, fuse)
+        b.fixed = fixed or self.frozen
+        results = self.lower_into(b, shapes)
+        program = b.finish(results, separable=not b.mixes_rows)
+        program.frozen = self.frozen
+        return program
+
+    def lower_into(self, b: Lowering, shapes: Sequence[Shape]) -> list[Value]:
+        """The outputs, as steps of a builder."""
         values: dict[str, Value] = {}
         for spec, shape in zip(self.inputs, shapes, strict=True):
             values[spec.name] = b.input(tuple(shape))
@@ -196,9 +292,7 @@ class Network:
             values.update(zip(node.outputs, made, strict=False))
         b.where = self.name
         results = [self._operand(b, name, values) for name in self.outputs]
-        program = b.finish([r for r in results if r is not None], separable=not b.mixes_rows)
-        program.frozen = self.frozen
-        return program
+        return [r for r in results if r is not None]
 
     def _operand(self, b: Lowering, name: str, values: dict[str, Value]) -> Value | None:
         if not name:
@@ -227,7 +321,7 @@ class Network:
         return pool
 
     def forget_programs(self) -> None:
-        """Drop what was prepared: after a change of `buffers` (batch statistics, shapes)."""
+        """Drop the programs and work space of earlier calls: only to free memory."""
         self._pools.clear()
         self._differentiated.clear()
 
@@ -252,12 +346,23 @@ class Network:
             if shape and shape[0] is None:
                 shape[0] = 1 if batch is None else batch
             if None in shape:
-                raise ValueError(
-                    f"{op}: {spec.name} has shape {spec.described()}; "
-                    "accepted: with input_shape, the sizes without the batch axis"
-                )
+                shape[2:] = self._inferred(op, spec)
             found.append(tuple(s for s in shape if s is not None))
         return found
+
+    def _inferred(self, op: str, spec: Input) -> tuple[int, int]:
+        """Height and width of images, where a dense layer leaves one square size."""
+        from loopnest.input_size import square_sizes
+
+        sizes = square_sizes(self)
+        if len(sizes) == 1:
+            return sizes[0], sizes[0]
+        fit = f"; images of {sizes} pixels a side fit" if sizes else ""
+        example = tuple(s or (sizes[0] if sizes else 28) for s in spec.shape[1:])
+        raise ValueError(
+            f"{op}: {spec.name} has shape {spec.described()}, so its size is not known{fit}; accepted: "
+            f"with input_shape, the sizes without the batch axis, such as input_shape={example}"
+        )
 
     # ---- weights ----
 
@@ -305,10 +410,11 @@ class Network:
             wanted = self._to_torch(name, target).shape
             if array.shape != wanted:
                 raise ValueError(f"{op}: {name} has shape {array.shape}; accepted: {wanted}")
+            if not target.flags.writeable:
+                raise ValueError(f"{op}: {name} is read-only: {self.name} is frozen")
             taken[name] = array
         for name, array in taken.items():
             self._to_torch(name, mine[name])[...] = array
-        self.forget_programs()
         return self
 
     def _all_weights(self) -> dict[str, np.ndarray]:
@@ -326,14 +432,17 @@ class Network:
     def njit(self, input_shape: Iterable[int] | None = None, *, batch: int | None = None) -> Any:
         """A compiled function ``forward(x, out=None)`` for your own ``@njit`` code.
 
-        It gives the bits of calling the network. Weights and work space are bound to it: it
-        looks up nothing, and allocates nothing beyond its output (with ``out`` nothing at all).
-        Several threads may run it at once.
+        It gives the bits of calling the network, with the weights and buffers that the network
+        has then, see `Network`. Weights and work space are bound to it: it looks up nothing, and
+        allocates nothing beyond its output (with ``out`` nothing at all). Several threads may run
+        it at once.
 
         Parameters
         ----------
         input_shape : tuple of int, optional
-            Shape of one input without the batch axis, where the network does not know it.
+            Shape of one input without the batch axis, where the network does not know it. It
+            may be left out where a dense layer after `Flatten` fits square images of one size
+            alone: then these are meant.
         batch : int, optional
             Only for networks that mix the rows of a batch: the one batch size to compile for.
             All others take any.
@@ -364,6 +473,8 @@ class Network:
         input_shape: Iterable[int] | None = None,
     ) -> Path:
         """Write one C11 file with the weights in it and a function ``<name>_forward(x, y)``.
+
+        The weights are those of now: the file does not follow later changes.
 
         The file needs no library and allocates nothing; its results have the bits of calling the
         network, on hardware with FMA at full speed. ``<name>_forward`` works in a static buffer;
@@ -495,7 +606,8 @@ class Network:
         Numba function
             ``x`` is a batch, ``target`` int64 class indices. The mean cross-entropy of
             the outputs (taken as logits) is returned, its gradient by all parameters is
-            written to ``out``, a vector laid out like ``vector``.
+            written to ``out``, a vector laid out like ``vector`` and apart from it. The function
+            follows weights and buffers, see `Network`.
         """
         from loopnest.compiled_gradient import compile_gradient
 

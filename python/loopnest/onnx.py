@@ -388,12 +388,20 @@ class _Loader:
         floats = {i.dtype for i in inputs}
         dtype = floats.pop() if len(floats) == 1 else np.dtype(np.float32)
         dynamic = _why_dynamic(nodes, inputs, outputs, constants, dtype)
-        parameters = {
-            k: v if self.frozen else np.array(v)
+        untrained = _untrained(nodes)
+        own = {
+            k: np.array(v)
+            if isinstance(v, np.ndarray) and not self.frozen and dynamic is None
+            else v
             for k, v in constants.items()
-            if isinstance(v, np.ndarray) and v.dtype == dtype and dynamic is None
         }
-        buffers = {k: v for k, v in constants.items() if k not in parameters}
+        parameters = {
+            k: v
+            for k, v in own.items()
+            if isinstance(v, np.ndarray) and v.dtype == dtype and dynamic is None
+            if self.frozen or k not in untrained
+        }
+        buffers = {k: v for k, v in own.items() if k not in parameters}
         real = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float32)
         return Network(
             nodes,
@@ -408,6 +416,14 @@ class _Loader:
             dynamic=dynamic,
             evaluate=run,
         )
+
+
+def _untrained(nodes: Iterable[Node]) -> set[str]:
+    """Names of what has no gradient: shapes, fill values, and all of a normalisation."""
+    places = {**SHAPE_INPUTS, "BatchNormalization": (1, 2, 3, 4)}
+    return {
+        node.inputs[i] for node in nodes for i in places.get(node.op, ()) if i < len(node.inputs)
+    }
 
 
 def _why_dynamic(

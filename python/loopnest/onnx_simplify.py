@@ -227,7 +227,7 @@ class _Graph:
             if scale.shape != (channels,) or scale.dtype != weight.dtype:
                 return None
             epsilon = node.attributes.get("epsilon", 1e-5)
-            return batch_norm_factors(scale, bias, mean, variance, epsilon)
+            return batch_norm_factors((scale, bias, mean, variance), epsilon)
         if node.op not in ("Add", "Sub", "Mul", "Div") or node.opset < 7:
             return None
         first, second = node.inputs

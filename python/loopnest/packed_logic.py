@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from loopnest import backend, checks, logic_export, netlist, scratch, threads
+from loopnest.copies import Copied
 
 # Work of one gate on one batch, in the units of threads.split.
 _WORK = 16
@@ -16,7 +17,7 @@ _PROOF_SAMPLES = 4096
 EXHAUSTIVE_INPUTS = 16  # all samples of so many inputs are 128 batches
 
 
-class PackedLogic:
+class PackedLogic(Copied):
     """A network of hard gates, ready to run; `LogicNetwork.pack` and `Circuit.pack` make one.
 
     Gates are evaluated 512 samples at a time on the bits of machine words. Any number of samples

@@ -8,11 +8,25 @@ from typing import Any
 import numpy as np
 
 from loopnest import backend, checks
+from loopnest.weights import read_only
 from loopnest.window_rules import LIMIT
+
+
+class _Forms(dict[str, np.ndarray]):
+    """Forms of a weight by name: `PackedWeight` adds them, nobody replaces or removes one."""
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("PackedWeight: its forms cannot be changed")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    update = pop = popitem = clear = setdefault = _refuse
 
 
 class PackedWeight:
     """A weight in the order in which the kernels read it; made by `pack_weight`.
+
+    A handle never changes: kernels read its arrays without looking at them. Copies and pickles
+    are handles of their own.
 
     Attributes
     ----------
@@ -23,24 +37,45 @@ class PackedWeight:
         Groups of the convolution it is for; 1 for a dense layer.
     """
 
-    def __init__(self, weight: np.ndarray, groups: int) -> None:
-        self.weight = weight.copy()
-        self.weight.setflags(write=False)
-        self.groups = groups
-        self._packed: dict[str, np.ndarray] = {}
+    __slots__ = ("_packed", "_weight", "groups")
+    groups: int
+    _weight: np.ndarray
+    _packed: _Forms
+
+    def __init__(self, weight: Any, groups: int = 1) -> None:
+        if hasattr(self, "_packed"):
+            raise AttributeError("PackedWeight: it cannot be made anew: a handle never changes")
+        weight, groups = _checked(weight, groups)
+        object.__setattr__(self, "_weight", read_only(weight.copy()))
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "_packed", _Forms())
         self.packed()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"PackedWeight: {name} cannot be set: a handle never changes")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"PackedWeight: {name} cannot be deleted: a handle never changes")
+
+    def __reduce__(self) -> tuple:
+        return PackedWeight, (np.array(self._weight), self.groups)
+
+    @property
+    def weight(self) -> np.ndarray:
+        """The weight, read-only; a view, so that a change of its shape changes nothing here."""
+        return self._weight.view()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.weight.shape
+        return self._weight.shape
 
     @property
     def dtype(self) -> np.dtype:
-        return self.weight.dtype
+        return self._weight.dtype
 
     @property
     def ndim(self) -> int:
-        return self.weight.ndim
+        return self._weight.ndim
 
     def packed(self) -> np.ndarray:
         """The packed numbers for the backend in use, made when it first asks."""
@@ -49,22 +84,43 @@ class PackedWeight:
     @property
     def numba_packed(self) -> np.ndarray:
         """The same for callers inside ``@njit``."""
-        return self._packed_by("numba")
+        return self._packed_by("numba").reshape(-1)
 
     def kept(self, form: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         """Numbers in another form for the backend in use, made when it first asks."""
-        key = f"{form} {backend.get_backend()}"
-        if key not in self._packed:
-            self._packed[key] = make()
-        return self._packed[key]
+        return self._form(f"{form} {backend.get_backend()}", make)
 
     def _packed_by(self, name: str) -> np.ndarray:
-        if name not in self._packed:
-            self._packed[name] = _pack(self.weight, self.groups, backend._load(name))
-        return self._packed[name]
+        found = self._packed.get(name)
+        if found is not None:
+            return found
+        return self._form(name, lambda: _pack(self._weight, self.groups, backend._load(name)))
+
+    def _form(self, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        if key not in self._packed:
+            dict.__setitem__(self._packed, key, read_only(make()))
+        return self._packed[key]
 
     def __repr__(self) -> str:
         return f"PackedWeight(shape={self.shape}, dtype={self.dtype}, groups={self.groups})"
+
+
+def _checked(weight: Any, groups: Any) -> tuple[np.ndarray, int]:
+    op = "pack_weight"
+    weight = checks.array(op, "weight", weight)
+    groups = checks.integer(op, "groups", groups, 1, LIMIT)
+    if weight.ndim not in (2, 4):
+        raise ValueError(
+            f"{op}: weight has {weight.ndim} dimensions, shape {weight.shape}; accepted: "
+            "4 (a convolution's) or 2 (a dense layer's)"
+        )
+    if weight.ndim == 2 and groups != 1:
+        raise ValueError(f"{op}: groups is {groups}; accepted: 1 for a dense layer")
+    if weight.ndim == 4 and len(weight) % groups:
+        raise ValueError(
+            f"{op}: groups is {groups}; accepted: a divisor of weight's {len(weight)} filters"
+        )
+    return weight, groups
 
 
 def _pack(w: np.ndarray, groups: int, kernels: Any) -> np.ndarray:
@@ -119,20 +175,6 @@ def pack_weight(weight: Any, *, groups: int = 1) -> PackedWeight:
     >>> ln.linear(np.ones((1, 2), np.float32), handle)
     array([[2., 2., 2.]], dtype=float32)
     """
-    op = "pack_weight"
-    weight = checks.array(op, "weight", weight)
-    groups = checks.integer(op, "groups", groups, 1, LIMIT)
-    if weight.ndim not in (2, 4):
-        raise ValueError(
-            f"{op}: weight has {weight.ndim} dimensions, shape {weight.shape}; accepted: "
-            "4 (a convolution's) or 2 (a dense layer's)"
-        )
-    if weight.ndim == 2 and groups != 1:
-        raise ValueError(f"{op}: groups is {groups}; accepted: 1 for a dense layer")
-    if weight.ndim == 4 and len(weight) % groups:
-        raise ValueError(
-            f"{op}: groups is {groups}; accepted: a divisor of weight's {len(weight)} filters"
-        )
     return PackedWeight(weight, groups)
 
 
@@ -149,4 +191,4 @@ def unpack(op: str, weight: Any, ndim: int, groups: Any = 1) -> tuple[Any, Packe
             f"{op}: weight is packed for groups={weight.groups}, groups is {groups}; "
             "accepted: the same"
         )
-    return weight.weight, weight
+    return weight._weight, weight

@@ -19,6 +19,7 @@ import numpy as np
 from loopnest import activation as activations
 from loopnest.output_size import resolve as resolve_convolution
 from loopnest.pooling import resolve as resolve_pooling
+from loopnest.verify import reach, verify
 
 Shape = tuple[int, ...]
 
@@ -110,6 +111,10 @@ class Program:
     separable: bool  # whether rows of axis 0 of all inputs and outputs are independent
     limit: int  # of its work space, in bytes
     frozen: bool = False  # whether constants never change, so that they may be packed
+
+    def verify(self) -> None:
+        """Raise an internal error if a rewriting made what cannot be run; see verify.py."""
+        verify(self)
 
     def constants(self) -> list[Storage]:
         """Every constant that a step reads, once, in the order of use."""
@@ -300,6 +305,13 @@ class Builder:
         a, b = self.expanded(a, shape), self.expanded(b, shape)
         return self.step("binary", (a, b), (self.work(shape),), name=name, activation=None)
 
+    def batch_norm(self, parameters: Sequence[Value], epsilon: float) -> tuple[Value, Value]:
+        """(scale, shift) of a batch normalisation by (weight, bias, mean, variance)."""
+        (channels,) = parameters[0].shape
+        scale, shift = self.work((channels, 1, 1, 1)), self.work((channels,))
+        self.step("batch_norm", parameters, (scale, shift), epsilon=float(epsilon))
+        return scale, shift
+
     def affine(self, x: Value, scale: float, shift: float = 0.0) -> Value:
         """x scale + shift, rounded twice; a scale of 1 or a shift of 0 is left out."""
         if scale == 1 and shift == 0:
@@ -399,7 +411,9 @@ class Builder:
             value.storage.kind, value.storage.index = "output", index
             results.append(value)
         steps = needed(self.steps, results)
-        return Program(self.dtype, self.inputs, results, steps, separable, self.limit)
+        program = Program(self.dtype, self.inputs, results, steps, separable, self.limit)
+        program.verify()
+        return program
 
 
 def needed(steps: Sequence[Step], results: Iterable[Value]) -> list[Step]:
@@ -439,10 +453,6 @@ def joined_axes(
 def _check_bounds(
     builder: Builder, value: Value, shape: Sequence[int], strides: Sequence[int], offset: int
 ) -> None:
-    if min(shape, default=1) < 1:
-        return
-    reach = [(size - 1) * stride for size, stride in zip(shape, strides, strict=True)]
-    low = offset + sum(min(r, 0) for r in reach)
-    high = offset + sum(max(r, 0) for r in reach)
+    low, high = reach(shape, strides, offset)
     if low < 0 or high >= value.size:
         raise builder.fail(f"elements {low} to {high} of {value.size} were asked for")

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from loopnest import checks
+from loopnest.copies import Copied
 
 _MOST_BITS = 4096
 
 
-class Thermometer:
+class Thermometer(Copied):
     """Makes bits of numbers: bit k of a feature is 1 where the feature is above threshold k.
 
     Parameters

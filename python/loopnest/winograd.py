@@ -76,7 +76,7 @@ def _kept(handle: packing.PackedWeight, blocks: int, size: int) -> np.ndarray:
 
     def make() -> np.ndarray:
         u = packing.aligned(blocks * size, handle.dtype)
-        _transform(handle.weight, handle.groups, 0, blocks, u)
+        _transform(handle._weight, handle.groups, 0, blocks, u)
         return u
 
     return handle.kept("winograd", make)

@@ -35,8 +35,9 @@ class _PackedWeightModel(models.StructModel):
         super().__init__(manager, fe_type, members)
 
 
-for _name in ("weight", "packed", "groups"):
-    make_attribute_wrapper(PackedWeightType, _name, _name)
+# What is packed has a private name: compiled code could write to it, and the kernels take it as it is.
+for _name, _python_name in (("weight", "weight"), ("packed", "_packed"), ("groups", "groups")):
+    make_attribute_wrapper(PackedWeightType, _name, _python_name)
 
 
 @typeof_impl.register(PackedWeight)
@@ -54,6 +55,8 @@ def _unbox(typ, handle, c):
         ("groups", types.int64),
     ):
         member = c.pyapi.object_getattr_string(handle, name)
+        with c.builder.if_then(cgutils.is_null(c.builder, member), likely=False):
+            c.builder.store(cgutils.true_bit, failed)
         with cgutils.if_likely(c.builder, cgutils.is_not_null(c.builder, member)):
             native = c.unbox(kind, member)
             setattr(value, name.removeprefix("numba_"), native.value)
@@ -95,6 +98,6 @@ def unpack(op, argument, dtype):
     def handle(weight, groups):
         if weight.groups != groups:
             raise ValueError(message)
-        return weight.weight, weight.packed
+        return weight.weight, weight._packed
 
     return jitable(handle)
