@@ -195,9 +195,11 @@ void OP(conv2d_backward_bias)(const real *dy, const ln_conv2d_shape *d, int64_t 
 {
     int64_t plane = d->oh * d->ow;
     for (int64_t k = first; k < last; k++) {
-        real lanes[16] = {0};
+        real sum[LN_SUM_SIZE];
+        int64_t terms = 0;
+        F(start_sum)(sum, 1);
         for (int64_t image = 0; image < d->n; image++)
-            F(add_lanes)(lanes, dy + (image * d->k + k) * plane, plane);
-        dbias[k] = F(fold)(lanes);
+            terms = F(add_to_sum)(sum, terms, dy + (image * d->k + k) * plane, plane);
+        dbias[k] = *F(sum_total)(sum, terms, 1);
     }
 }

@@ -49,6 +49,10 @@ void OP(linear_backward_weight)(const real *x, const real *dy, int64_t rows, int
 
 void OP(linear_backward_bias)(const real *dy, int64_t rows, int64_t outputs, real *dbias)
 {
+    if (rows > LN_RUN) {
+        F(sum_columns)(dy, outputs, rows, outputs, dbias);
+        return;
+    }
     for (int64_t o = 0; o < outputs; o++) dbias[o] = 0;
     for (int64_t m = 0; m < rows; m++) {
         INDEPENDENT for (int64_t o = 0; o < outputs; o++) dbias[o] += dy[m * outputs + o];

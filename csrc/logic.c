@@ -1,7 +1,7 @@
 /* logic.c: logic-gate networks in training; the twin is kernels/logic.py, where layout, formulas
  * and the order of every sum are told. */
 
-enum { F(CHUNK) = 32, F(GATES) = 16, F(BLOCK) = 64 };
+enum { F(CHUNK) = 32, F(GATES) = 16, F(BLOCK) = 64, F(RUN) = LN_RUN / F(CHUNK) };
 
 /* Softmax of the logits of `count` neurons, with the sums of shares at each corner. */
 static inline void F(mix)(const real *w, int64_t neurons, int64_t count, real *p, real corners[4][64])
@@ -120,8 +120,11 @@ void OP(logic_scores)(const real *y, int64_t start, int64_t group, double scale,
     for (int64_t k = 0; k < classes; k++) {
         const real *row = y + (start + k * group) * F(CHUNK);
         real total[F(CHUNK)] = {0};
-        for (int64_t n = 0; n < group; n++)
-            for (int i = 0; i < F(CHUNK); i++) total[i] += row[n * F(CHUNK) + i];
+        if (group > LN_RUN)
+            F(sum_columns)(row, F(CHUNK), group, F(CHUNK), total);
+        else
+            for (int64_t n = 0; n < group; n++)
+                for (int i = 0; i < F(CHUNK); i++) total[i] += row[n * F(CHUNK) + i];
         for (int i = 0; i < F(CHUNK); i++) scores[i * classes + k] = (real)scale * total[i];
     }
 }
@@ -146,14 +149,24 @@ void OP(logic_coefficients_backward)(const real *dcoefficients, int64_t chunks, 
         int64_t count = last - begin < F(BLOCK) ? last - begin : F(BLOCK);
         for (int64_t n = 0; n < count; n++) {
             const real *c = coefficients + 4 * (begin + n), *at = dcoefficients + 4 * (begin + n);
-            real d0 = at[0], d1 = at[1], d2 = at[2], d3 = at[3];
-            for (int64_t chunk = 1; chunk < chunks; chunk++) {
-                at += 4 * neurons;
-                d0 += at[0];
-                d1 += at[1];
-                d2 += at[2];
-                d3 += at[3];
+            real tree[4 * (1 + LN_LEVELS)];
+            int64_t runs = 0;
+            for (int64_t chunk = 0; chunk < chunks; runs++) {
+                real t0 = at[0], t1 = at[1], t2 = at[2], t3 = at[3];
+                int64_t end = chunks - chunk < F(RUN) ? chunks : chunk + F(RUN);
+                for (at += 4 * neurons, chunk++; chunk < end; chunk++, at += 4 * neurons) {
+                    t0 += at[0];
+                    t1 += at[1];
+                    t2 += at[2];
+                    t3 += at[3];
+                }
+                tree[0] = t0, tree[1] = t1, tree[2] = t2, tree[3] = t3;
+                if (chunks > F(RUN))
+                    F(take_run)(tree, runs, 4);
             }
+            if (chunks > F(RUN))
+                F(tree_total)(tree, runs, 4);
+            real d0 = tree[0], d1 = tree[1], d2 = tree[2], d3 = tree[3];
             mean[n] = FMA(c[3], d3, FMA(c[2], d2, FMA(c[1], d1, c[0] * d0)));
             real e01 = d2 - d3, e10 = d1 - d3, e11 = d3, e00 = (d0 - d1) - e01;
             parts[1][n] = e01;

@@ -1,5 +1,5 @@
 /* loss.c: softmax and cross-entropy on the rows of x (n, classes); the twin is
- * kernels/loss.py. Sums over a row run in 16 lanes (lanes.h). */
+ * kernels/loss.py, where the method is told. Sums over a row are those of sums.h. */
 #define SUMS 16
 #define PARTS (SUMS / LANES)
 #define LONG 4096 /* classes: 16 such rows take 256 KB */
@@ -36,6 +36,12 @@ PIECE real F(row_max)(const real *x, int64_t count)
     return part[0][0];
 }
 
+/* 0 where v is the largest of its row, else e. */
+PIECE F(vec) F(without_top)(F(vec) v, F(vec) top, F(vec) e)
+{
+    return (F(vec))((F(lanes))e & (F(lanes))(v != top));
+}
+
 enum F(written) { F(EXPONENTIAL), F(DIFFERENCE), F(NOTHING) };
 
 /* y = exp(x - top), or x - top, or not touched, for `count` vectors from x on (a constant, whole
@@ -62,11 +68,10 @@ PIECE void F(exp_block)(const real *x, uintptr_t next_x, real top, int count, en
     UNROLL for (int k = 0; k < count; k++) lanes[k % PARTS] += v[k];
 }
 
-/* Sum of exp(x - top) over a row; see `exp_block`. */
-PIECE real F(exp_row)(const real *x, int64_t count, real top, enum F(written) what, real *y)
+/* Sum of exp(x - top) over a run; see `exp_block`. */
+PIECE real F(exp_run)(const real *x, uintptr_t next_x, int64_t count, real top,
+                      enum F(written) what, real *y, uintptr_t next_y)
 {
-    const uintptr_t next_y = (uintptr_t)count * sizeof *x;
-    const uintptr_t next_x = next_y * (count <= LONG ? SUMS : 1);
     const int most = PARTS < SIDE_BY_SIDE ? SIDE_BY_SIDE / PARTS * PARTS : PARTS;
     F(vec) part[PARTS];
     int64_t i = 0;
@@ -90,6 +95,26 @@ PIECE real F(exp_row)(const real *x, int64_t count, real top, enum F(written) wh
     return part[0][0];
 }
 
+/* The same over a row. */
+PIECE real F(exp_row)(const real *x, int64_t count, real top, enum F(written) what, real *y)
+{
+    const uintptr_t next_y = (uintptr_t)count * sizeof *x;
+    const uintptr_t next_x = next_y * (count <= LONG ? SUMS : 1);
+    real tree[1 + LN_LEVELS];
+    for (int64_t runs = 0, first = 0;; runs++) {
+        int64_t now = count - first < LN_RUN ? count - first : LN_RUN;
+        tree[0] = F(exp_run)(x + first, next_x, now, top, what, y + first, next_y);
+        if (count <= LN_RUN)
+            return tree[0];
+        F(take_run)(tree, runs, 1);
+        first += now;
+        if (first == count) {
+            F(tree_total)(tree, runs + 1, 1);
+            return tree[0];
+        }
+    }
+}
+
 /* y = exp(x - top) on a row; returns the sum of y. */
 INTERLEAVED static real F(exponentials)(const real *x, int64_t count, real top, real *y)
 {
@@ -101,6 +126,61 @@ INTERLEAVED static real F(sum)(const real *x, int64_t count, real top, real *y)
 {
     return y ? F(exp_row)(x, count, top, F(DIFFERENCE), y)
              : F(exp_row)(x, count, top, F(NOTHING), (real *)x);
+}
+
+/* Add exp(x - top), or what is given in its place, to the lanes, but for those that are 1, the largest. */
+PIECE void F(other_block)(const real *x, real top, int count, const real *given, F(vec) lanes[PARTS])
+{
+    F(vec) v[8], e[8];
+    UNROLL for (int k = 0; k < count; k++) v[k] = F(load)(x + k * LANES);
+    UNROLL for (int k = 0; k < count; k++)
+        e[k] = given ? F(load)(given + k * LANES) : v[k] - F(splat)(top);
+    if (!given)
+        F(exp_each)(e, count);
+    UNROLL for (int k = 0; k < count; k++)
+        lanes[k % PARTS] += F(without_top)(v[k], F(splat)(top), e[k]);
+}
+
+PIECE real F(other_run)(const real *x, int64_t count, real top, const real *given)
+{
+    const int most = PARTS < SIDE_BY_SIDE ? SIDE_BY_SIDE / PARTS * PARTS : PARTS;
+    F(vec) part[PARTS];
+    int64_t i = 0;
+    UNROLL for (int p = 0; p < PARTS; p++) part[p] = F(splat)(0);
+    for (; i + most * LANES <= count; i += most * LANES)
+        F(other_block)(x + i, top, most, given ? given + i : NULL, part);
+    for (; i + SUMS <= count; i += SUMS)
+        F(other_block)(x + i, top, PARTS, given ? given + i : NULL, part);
+    if (i < count) { /* the top counts nothing */
+        real last[SUMS], last_given[SUMS];
+        for (int lane = 0; lane < SUMS; lane++) last[lane] = last_given[lane] = top;
+        memcpy(last, x + i, (size_t)(count - i) * sizeof *x);
+        if (given)
+            memcpy(last_given, given + i, (size_t)(count - i) * sizeof *x);
+        F(other_block)(last, top, PARTS, given ? last_given : NULL, part);
+    }
+    FOLD(part, ADD)
+    return part[0][0];
+}
+
+PIECE real F(other_row)(const real *x, int64_t count, real top, const real *given)
+{
+    real tree[1 + LN_LEVELS];
+    int64_t runs = 0;
+    for (int64_t first = 0; first < count; first += LN_RUN) {
+        int64_t now = count - first < LN_RUN ? count - first : LN_RUN;
+        tree[0] = F(other_run)(x + first, now, top, given ? given + first : NULL);
+        F(take_run)(tree, runs++, 1);
+    }
+    F(tree_total)(tree, runs, 1);
+    return tree[0];
+}
+
+/* Sum of exp(x - top) over a row without those that are 1, the largest. The exponentials may be
+ * given, or NULL. */
+INTERLEAVED static real F(sum_of_others)(const real *x, int64_t count, real top, const real *given)
+{
+    return given ? F(other_row)(x, count, top, given) : F(other_row)(x, count, top, NULL);
 }
 
 /* Rows are worked on in sets, one step for all of them and then the next: the steps of a single
@@ -129,6 +209,18 @@ static void F(set_sums)(const real *x, int64_t rows, int64_t classes, int logs, 
     }
 }
 
+/* Logarithms of a set's sums; y holds what `set_sums` wrote, with `logs` x is not read. */
+static inline void F(set_logs)(const real *x, int64_t rows, int64_t classes, int logs, const real *y,
+                        const F(row_set) *set, real rest[SUMS])
+{
+    INDEPENDENT for (int r = 0; r < SUMS; r++) rest[r] = F(log)(set->total[r]);
+    for (int64_t r = 0; r < rows; r++)
+        if (set->total[r] < F(small_sum)) {
+            const real *row = (logs ? y : x) + r * classes, *e = y && !logs ? y + r * classes : NULL;
+            rest[r] = F(log_one_plus)(F(sum_of_others)(row, classes, logs ? 0 : set->top[r], e));
+        }
+}
+
 /* ---- rows of up to 16 classes, in blocks of 64 rows: a lane is a row, and the folds become
  * sums of whole vectors in the same order (kernels/few_classes.py) ---- */
 
@@ -148,6 +240,16 @@ static inline void F(from_columns)(real columns[][ROWS], int64_t rows, int64_t c
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < classes; c++) y[r * classes + c] = columns[c][r];
+}
+
+/* The sums of the first `count` parts, folded, in part[0]. */
+static inline void F(block_fold)(F(row_block) *b, int64_t count)
+{
+    for (int64_t half = 4; half; half /= 2) {
+        for (int64_t c = 0; c + half < count; c++)
+            for (int r = 0; r < ROWS; r++) b->part[c][r] += b->part[c + half][r];
+        count = count < half ? count : half;
+    }
 }
 
 INTERLEAVED static void F(block_exponentials)(F(row_block) *b, int64_t classes)
@@ -172,12 +274,35 @@ INTERLEAVED static void F(block_exponentials)(F(row_block) *b, int64_t classes)
         else
             for (int r = 0; r < ROWS; r++) b->part[c][r] = b->e[c][r];
     }
-    for (int64_t half = 4; half; half /= 2) {
-        for (int64_t c = 0; c + half < count; c++)
-            for (int r = 0; r < ROWS; r++) b->part[c][r] += b->part[c + half][r];
-        count = count < half ? count : half;
-    }
+    F(block_fold)(b, count);
     for (int r = 0; r < ROWS; r++) b->total[r] = b->part[0][r];
+}
+
+/* Logarithms of the sums, in part[0]; columns and e are as `block_exponentials` left them. */
+static void F(block_logs)(F(row_block) *b, int64_t classes)
+{
+    int small = 0;
+    for (int r = 0; r < ROWS; r++) small |= b->total[r] < F(small_sum);
+    if (!small) {
+        for (int r = 0; r < ROWS; r++) b->part[0][r] = F(log)(b->total[r]);
+        return;
+    }
+    int64_t count = classes < 8 ? classes : 8;
+    for (int64_t c = 0; c < count; c++)
+        for (int r = 0; r < ROWS; r += LANES) {
+            const F(vec) top = F(load)(b->top + r), v = F(load)(b->columns[c] + r);
+            F(vec) others = F(without_top)(v, top, F(load)(b->e[c] + r));
+            if (c + 8 < classes) {
+                const F(vec) w = F(load)(b->columns[c + 8] + r);
+                others += F(without_top)(w, top, F(load)(b->e[c + 8] + r));
+            }
+            F(store)(b->part[c] + r, others);
+        }
+    F(block_fold)(b, count);
+    for (int r = 0; r < ROWS; r++) {
+        real all = F(log)(b->total[r]), few = F(log_one_plus)(b->part[0][r]);
+        b->part[0][r] = b->total[r] < F(small_sum) ? few : all;
+    }
 }
 
 static void F(few_softmax)(const real *x, int64_t classes, int64_t rows, real *y)
@@ -196,10 +321,10 @@ static void F(few_log_softmax)(const real *x, int64_t classes, int64_t rows, rea
     F(row_block) b;
     F(to_columns)(x, rows, classes, b.columns);
     F(block_exponentials)(&b, classes);
-    for (int r = 0; r < ROWS; r++) b.total[r] = F(log)(b.total[r]);
+    F(block_logs)(&b, classes);
     for (int64_t c = 0; c < classes; c++)
         for (int r = 0; r < ROWS; r++)
-            b.columns[c][r] = (b.columns[c][r] - b.top[r]) - b.total[r];
+            b.columns[c][r] = (b.columns[c][r] - b.top[r]) - b.part[0][r];
     F(from_columns)(b.columns, rows, classes, y);
 }
 
@@ -211,7 +336,7 @@ static void F(few_cross_entropy)(const real *x, const int64_t *target, int64_t c
     F(to_columns)(x, rows, classes, b.columns);
     F(block_exponentials)(&b, classes);
     if (losses) {
-        for (int r = 0; r < ROWS; r++) b.part[0][r] = F(log)(b.total[r]);
+        F(block_logs)(&b, classes);
         for (int64_t r = 0; r < rows; r++)
             losses[r] = target[r] == ignore_index
                             ? 0 : b.part[0][r] - (b.columns[target[r]][r] - b.top[r]);
@@ -264,27 +389,53 @@ void OP(log_softmax)(const real *x, int64_t classes, int64_t first, int64_t last
         return;
     }
     F(row_set) set;
+    real logs[SUMS];
     for (int64_t n = first, rows; n < last; n += rows) {
         rows = F(set_size)(last - n, classes);
         F(set_sums)(x + n * classes, rows, classes, 1, y + n * classes, &set);
-        for (int r = 0; r < SUMS; r++) set.total[r] = F(log)(set.total[r]);
+        F(set_logs)(NULL, rows, classes, 1, y + n * classes, &set, logs);
         for (int64_t r = 0; r < rows; r++) {
-            real rest = set.total[r], *out = y + (n + r) * classes;
+            real rest = logs[r], *out = y + (n + r) * classes;
             INDEPENDENT for (int64_t i = 0; i < classes; i++) out[i] -= rest;
         }
     }
 }
 
+/* q v for a share q and a logarithm v. A class without a share does not count: 0 times -infinity is
+ * -0, as 0 times any other logarithm is. */
+static inline real F(share_of)(real q, real v)
+{
+    return (q == 0) & (v == -(real)INFINITY) ? (real)-0.0 : q * v;
+}
+
+/* Add the terms at begin <= i < end of a run to the lanes of a sum. */
+#define ADD_TERMS(sum, begin, end, i, term) \
+    { \
+        real lanes[SUMS]; \
+        for (int lane = 0; lane < SUMS; lane++) lanes[lane] = sum[lane]; \
+        int64_t at = begin; \
+        for (; at + SUMS <= end; at += SUMS) \
+            for (int64_t i = at; i < at + SUMS; i++) lanes[i - at] += term; \
+        for (int64_t i = at; i < end; i++) lanes[i - at] += term; \
+        for (int lane = 0; lane < SUMS; lane++) sum[lane] = lanes[lane]; \
+    }
+
 /* Sum over a row of the log-probabilities, times the classes' weights if there are any. */
 static real F(log_probability_sum)(const real *x, int64_t count, real top, real rest,
                                    const real *weight)
 {
-    real lanes[SUMS] = {0};
-    for (int64_t i = 0; i < count; i++) {
-        real v = (x[i] - top) - rest;
-        lanes[i % SUMS] += weight ? v * weight[i] : v;
+    real sum[LN_SUM_SIZE];
+    F(start_sum)(sum, 1);
+    for (int64_t first = 0; first < count; first += LN_RUN) {
+        int64_t end = count - first < LN_RUN ? count : first + LN_RUN;
+        if (weight)
+            ADD_TERMS(sum, first, end, i, F(share_of)(weight[i], (x[i] - top) - rest))
+        else
+            ADD_TERMS(sum, first, end, i, (x[i] - top) - rest)
+        if (end - first == LN_RUN)
+            F(end_run)(sum, first / LN_RUN, 1);
     }
-    return F(fold)(lanes);
+    return *F(sum_total)(sum, count, 1);
 }
 
 /* From exponentials in d to the gradient for a target of one class; `weights` is the sum of
@@ -309,7 +460,7 @@ void OP(cross_entropy)(const real *logits, const int64_t *target, const real *we
                        int64_t classes, int64_t ignore_index, real smoothing, const real *scale,
                        int64_t first, int64_t last, real *losses, real *dlogits)
 {
-    real keep = 1 - smoothing, spread = smoothing / (real)classes, lanes[SUMS] = {0};
+    real keep = 1 - smoothing, spread = smoothing / (real)classes;
     if (classes <= SUMS && smoothing == 0 && !weight) {
         for (int64_t n = first; n < last; n += ROWS)
             F(few_cross_entropy)(logits + n * classes, target + n, classes, ignore_index,
@@ -317,16 +468,15 @@ void OP(cross_entropy)(const real *logits, const int64_t *target, const real *we
                                  losses ? losses + n : NULL, dlogits ? dlogits + n * classes : NULL);
         return;
     }
-    if (weight)
-        F(add_lanes)(lanes, weight, classes);
-    real weights = F(fold)(lanes);
+    real weights = weight ? F(sum_of)(weight, classes) : 0;
     F(row_set) set;
     for (int64_t n = first, rows; n < last; n += rows) {
         real rest[SUMS], inverse[SUMS];
         rows = F(set_size)(last - n, classes);
         F(set_sums)(logits + n * classes, rows, classes, 0, dlogits ? dlogits + n * classes : NULL,
                     &set);
-        for (int r = 0; r < SUMS; r++) rest[r] = F(log)(set.total[r]);
+        F(set_logs)(logits + n * classes, rows, classes, 0, dlogits ? dlogits + n * classes : NULL,
+                    &set, rest);
         for (int r = 0; r < SUMS; r++) inverse[r] = 1 / set.total[r];
         for (int64_t r = 0; r < rows; r++) {
             const real *row = logits + (n + r) * classes;
@@ -344,10 +494,11 @@ void OP(cross_entropy)(const real *logits, const int64_t *target, const real *we
             if (losses) {
                 real loss = rest[r] - (row[hit] - set.top[r]);
                 if (weight)
-                    loss = loss * weight[hit];
+                    loss = -F(share_of)(weight[hit], -loss);
                 if (smoothing != 0)
-                    loss = keep * loss - spread * F(log_probability_sum)(row, classes, set.top[r],
-                                                                         rest[r], weight);
+                    loss = -F(share_of)(keep, -loss)
+                         - F(share_of)(spread, F(log_probability_sum)(row, classes, set.top[r],
+                                                                      rest[r], weight));
                 losses[n + r] = loss;
             }
         }
@@ -363,20 +514,30 @@ void OP(cross_entropy_probabilities)(const real *logits, const real *target, con
         const real *row = logits + n * classes, *wanted = target + n * classes;
         real *d = dlogits ? dlogits + n * classes : NULL, top = F(row_max)(row, classes);
         real total = d ? F(exponentials)(row, classes, top, d) : F(sum)(row, classes, top, NULL);
-        real rest = F(log)(total);
-        real loss[SUMS] = {0}, share[SUMS] = {0};
-        for (int64_t i = 0; i < classes; i++) {
-            real q = keep * wanted[i] + spread;
-            if (weight)
-                q = q * weight[i];
-            loss[i % SUMS] += q * ((row[i] - top) - rest);
-            share[i % SUMS] += q;
+        real rest = total < F(small_sum)
+                        ? F(log_one_plus)(F(sum_of_others)(row, classes, top, d)) : F(log)(total);
+        real loss[LN_SUM_SIZE], share[LN_SUM_SIZE];
+        F(start_sum)(loss, 1);
+        F(start_sum)(share, 1);
+        for (int64_t from = 0; from < classes; from += LN_RUN) {
+            int64_t end = classes - from < LN_RUN ? classes : from + LN_RUN;
+            if (weight) {
+                ADD_TERMS(loss, from, end, i, F(share_of)((keep * wanted[i] + spread) * weight[i], (row[i] - top) - rest))
+                ADD_TERMS(share, from, end, i, (keep * wanted[i] + spread) * weight[i])
+            } else {
+                ADD_TERMS(loss, from, end, i, F(share_of)(keep * wanted[i] + spread, (row[i] - top) - rest))
+                ADD_TERMS(share, from, end, i, keep * wanted[i] + spread)
+            }
+            if (end - from == LN_RUN) {
+                F(end_run)(loss, from / LN_RUN, 1);
+                F(end_run)(share, from / LN_RUN, 1);
+            }
         }
         if (losses)
-            losses[n] = -F(fold)(loss);
+            losses[n] = -*F(sum_total)(loss, classes, 1);
         if (!d)
             continue;
-        real inverse = 1 / total, factor = F(fold)(share);
+        real inverse = 1 / total, factor = *F(sum_total)(share, classes, 1);
         for (int64_t i = 0; i < classes; i++) {
             real q = keep * wanted[i] + spread;
             if (weight)
@@ -388,9 +549,7 @@ void OP(cross_entropy_probabilities)(const real *logits, const real *target, con
 
 void OP(total)(const real *values, int64_t n, real *result)
 {
-    real lanes[SUMS] = {0};
-    F(add_lanes)(lanes, values, n);
-    result[0] = F(fold)(lanes);
+    result[0] = F(sum_of)(values, n);
 }
 
 #undef FLIPPED
@@ -400,3 +559,4 @@ void OP(total)(const real *values, int64_t n, real *result)
 #undef PARTS
 #undef LONG
 #undef ROWS
+#undef ADD_TERMS

@@ -106,7 +106,23 @@ static void max_pool2d(const real *x, pool2d_shape d, real *y)
         }
 }
 
-/* @avg_pool2d: each column of a window from the top, then the columns from the left */
+/* @avg_pool2d */
+/* Sum over rows [top, bottom) and columns [left, right) of a plane, of more terms than a run. */
+static real long_window(const real *plane, int64_t width, int64_t top, int64_t bottom, int64_t left,
+                        int64_t right)
+{
+    real sum[LN_SUM_SIZE], columns[LN_COLUMNS];
+    int64_t terms = 0;
+    F(start_sum)(sum, 1);
+    for (int64_t w = left, count; w < right; w += count) {
+        count = right - w < LN_COLUMNS ? right - w : LN_COLUMNS;
+        F(sum_columns)(plane + top * width + w, width, bottom - top, count, columns);
+        terms = F(add_to_sum)(sum, terms, columns, count);
+    }
+    return *F(sum_total)(sum, terms, 1);
+}
+
+/* Each column of a window from the top, then the columns from the left. */
 static void avg_pool2d(const real *x, pool2d_shape d, real *y)
 {
     for (int64_t row = 0; row < d.planes * d.oh; row++)
@@ -123,8 +139,9 @@ static void avg_pool2d(const real *x, pool2d_shape d, real *y)
             right = right < d.w ? right : d.w;
             if (!d.include_pad)
                 count = (bottom - top) * (right - left);
-            real total = 0;
-            for (int64_t w = left; w < right; w++) {
+            const int is_long = (bottom - top) * (right - left) > LN_RUN;
+            real total = is_long ? long_window(plane, d.w, top, bottom, left, right) : 0;
+            for (int64_t w = left; w < right && !is_long; w++) {
                 real column = 0;
                 for (int64_t h = top; h < bottom; h++) column += plane[h * d.w + w];
                 total += column;
@@ -133,14 +150,11 @@ static void avg_pool2d(const real *x, pool2d_shape d, real *y)
         }
 }
 
-/* @global_avg_pool2d: 16 lanes */
+/* @global_avg_pool2d */
 static void global_avg_pool2d(const real *x, int64_t planes, int64_t size, real *y)
 {
-    for (int64_t plane = 0; plane < planes; plane++) {
-        real lanes[16] = {0};
-        F(add_lanes)(lanes, x + plane * size, size);
-        y[plane] = F(fold)(lanes) / (real)size;
-    }
+    for (int64_t plane = 0; plane < planes; plane++)
+        y[plane] = F(sum_of)(x + plane * size, size) / (real)size;
 }
 
 /* @global_max_pool2d: 256 columns, folded by halves: which of 0 and -0 comes out depends on it */
@@ -176,21 +190,35 @@ static real row_max(const real *x, int64_t count)
 static void softmax(const real *x, int64_t rows, int64_t classes, real *y)
 {
     for (int64_t n = 0; n < rows; n++, x += classes, y += classes) {
-        real lanes[16] = {0}, top = row_max(x, classes);
+        real top = row_max(x, classes);
         for (int64_t i = 0; i < classes; i++) y[i] = F(exp)(x[i] - top);
-        F(add_lanes)(lanes, y, classes);
-        real factor = 1 / F(fold)(lanes);
+        real factor = 1 / F(sum_of)(y, classes);
         for (int64_t i = 0; i < classes; i++) y[i] *= factor;
     }
 }
 
 /* @log_softmax */
+/* Sum of exp(x - top), with or without that of the top itself. */
+static real sum_of_exponentials(const real *x, int64_t count, real top, int all)
+{
+    real sum[LN_SUM_SIZE];
+    int64_t terms = 0;
+    F(start_sum)(sum, 1);
+    for (int64_t i = 0; i < count; i++) {
+        real term = all || x[i] != top ? F(exp)(x[i] - top) : 0;
+        sum[i % 16] += term;
+        if (++terms % LN_RUN == 0)
+            F(end_run)(sum, terms / LN_RUN - 1, 1);
+    }
+    return *F(sum_total)(sum, terms, 1);
+}
+
 static void log_softmax(const real *x, int64_t rows, int64_t classes, real *y)
 {
     for (int64_t n = 0; n < rows; n++, x += classes, y += classes) {
-        real lanes[16] = {0}, top = row_max(x, classes);
-        for (int64_t i = 0; i < classes; i++) lanes[i % 16] += F(exp)(x[i] - top);
-        real rest = F(log)(F(fold)(lanes));
+        real top = row_max(x, classes), total = sum_of_exponentials(x, classes, top, 1);
+        real rest = total < F(small_sum)
+                        ? F(log_one_plus)(sum_of_exponentials(x, classes, top, 0)) : F(log)(total);
         for (int64_t i = 0; i < classes; i++) y[i] = (x[i] - top) - rest;
     }
 }

@@ -19,6 +19,13 @@ static inline real F(average_square)(real old, real fresh, real keep, real take)
     return FMA(take * fresh, fresh, keep * old);
 }
 
+/* The mean of squares less the square of the mean, which rounding may bring below 0. */
+static inline real F(variance)(real square, real mean)
+{
+    real v = FMA(-mean, mean, square);
+    return v < 0 ? 0 : v;
+}
+
 static inline real F(scaled)(real grad, real square, real eps)
 {
     return grad / (SQRT(square) + eps);
@@ -105,29 +112,49 @@ void OP(adam_step)(const real *grad, int64_t n, double lr, double beta1, double 
         F(adam_loop)(grad, n, o, 0, 0, m, v, max_v, param);
 }
 
+typedef struct {
+    real rate, keep, take, eps, decay, mu;
+} F(rmsprop_options);
+
+/* Called with constant flags, as `adam_loop` is. */
+static inline void F(rmsprop_loop)(const real *grad, int64_t n, F(rmsprop_options) o, int decays,
+                                   int use_buffer, int centered, real *v, real *buffer,
+                                   real *grad_average, real *param)
+{
+    INDEPENDENT for (int64_t i = 0; i < n; i++) {
+        real g = F(decayed)(grad[i], param[i], o.decay, decays);
+        real square = F(average_square)(v[i], g, o.keep, o.take);
+        v[i] = square;
+        if (centered) {
+            real mean = F(average)(grad_average[i], g, o.keep, o.take);
+            grad_average[i] = mean;
+            square = F(variance)(square, mean);
+        }
+        real direction = F(scaled)(g, square, o.eps);
+        if (use_buffer) {
+            direction = FMA(o.mu, buffer[i], direction);
+            buffer[i] = direction;
+        }
+        param[i] = F(moved)(param[i], direction, o.rate);
+    }
+}
+
 void OP(rmsprop_step)(const real *grad, int64_t n, double lr, double alpha, double eps,
                       double weight_decay, double momentum, int64_t use_buffer, int64_t centered,
                       real *v, real *buffer, real *grad_average, real *param)
 {
-    real rate = (real)lr, keep = (real)alpha, take = (real)(1.0 - alpha), epsilon = (real)eps;
-    real decay = (real)weight_decay, mu = (real)momentum;
-    int decays = weight_decay != 0.0;
-    INDEPENDENT for (int64_t i = 0; i < n; i++) {
-        real g = F(decayed)(grad[i], param[i], decay, decays);
-        real square = F(average_square)(v[i], g, keep, take);
-        v[i] = square;
-        if (centered) {
-            real mean = F(average)(grad_average[i], g, keep, take);
-            grad_average[i] = mean;
-            square = FMA(-mean, mean, square);
-        }
-        real direction = F(scaled)(g, square, epsilon);
-        if (use_buffer) {
-            direction = FMA(mu, buffer[i], direction);
-            buffer[i] = direction;
-        }
-        param[i] = F(moved)(param[i], direction, rate);
-    }
+    const F(rmsprop_options) o = {
+        .rate = (real)lr, .keep = (real)alpha, .take = (real)(1.0 - alpha), .eps = (real)eps,
+        .decay = (real)weight_decay, .mu = (real)momentum};
+    const int decays = weight_decay != 0.0;
+    if (centered && use_buffer)
+        F(rmsprop_loop)(grad, n, o, decays, 1, 1, v, buffer, grad_average, param);
+    else if (centered)
+        F(rmsprop_loop)(grad, n, o, decays, 0, 1, v, buffer, grad_average, param);
+    else if (use_buffer)
+        F(rmsprop_loop)(grad, n, o, decays, 1, 0, v, buffer, grad_average, param);
+    else
+        F(rmsprop_loop)(grad, n, o, decays, 0, 0, v, buffer, grad_average, param);
 }
 
 void OP(adagrad_step)(const real *grad, int64_t n, double lr, double eps, double weight_decay,

@@ -29,6 +29,20 @@ static void F(avg_by_parts)(const real *x, const ln_pool2d_shape *d, int64_t div
     STREAM_FENCE();
 }
 
+/* Where a window of row `h` has more terms than a run, its columns are summed as sums.h tells, and then
+ * what came of the columns. work: w elements. */
+static void F(avg_long)(const real *x, const ln_pool2d_shape *d, window h, int64_t include_pad,
+                        int64_t divisor, real *work, real *y)
+{
+    F(sum_columns)(x + h.first * d->w, d->w, h.last - h.first, d->w, work);
+    for (int64_t ow = 0; ow < d->ow; ow++) {
+        window w = pool_window(ow, d->stride_w, d->pad_w, d->w, d->kernel_w);
+        if (pool_is_long(h, w))
+            y[ow] = F(sum_of)(work + w.first, w.last - w.first)
+                  / (real)pool_count(h, w, include_pad, divisor);
+    }
+}
+
 void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad, int64_t divisor,
                     real *work, int64_t first, int64_t last, real *y)
 {
@@ -48,6 +62,12 @@ void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad
         window h = pool_window(row % d->oh, d->stride_h, d->pad_h, height, d->kernel_h);
         int64_t start = (plane * height + h.first) * width, to = row * d->ow;
         F(row_fetch)(x + start, d->stride_h * width);
+        int long_ones = (h.last - h.first) * pool_min(d->kernel_w, width) > LN_RUN;
+        if (long_ones && pool_is_long(h, pool_window(0, d->stride_w, d->pad_w, width, d->kernel_w))
+            && pool_is_long(h, pool_window(d->ow - 1, d->stride_w, d->pad_w, width, d->kernel_w))) {
+            F(avg_long)(x + plane * height * width, d, h, include_pad, divisor, work, y + to);
+            continue; /* the first and the last window are the shortest ones of a row */
+        }
         if (usual && h.last - h.first == 2) {
             int64_t count = pool_min(rounded(d->ow, last * d->ow - to), (end_of_x - start - width) >> 1);
             F(row_mean_of_2_by_2)(x + start, x + start + width, y + to, count, divisor ? divisor : 4);
@@ -85,6 +105,8 @@ void OP(avg_pool2d)(const real *x, const ln_pool2d_shape *d, int64_t include_pad
                 real total = F(sum_of_few)(work + w.first, w.last - w.first);
                 y[to + ow] = total / (real)pool_count(h, w, include_pad, divisor);
             }
+        if (long_ones)
+            F(avg_long)(x + plane * height * width, d, h, include_pad, divisor, work, y + to);
     }
 }
 
@@ -340,11 +362,8 @@ void OP(max_pool2d_backward)(const real *dy, const int64_t *indices, int64_t pla
 
 void OP(global_avg_pool2d)(const real *x, int64_t size, int64_t first, int64_t last, real *y)
 {
-    for (int64_t plane = first; plane < last; plane++) {
-        real lanes[16] = {0};
-        F(add_lanes)(lanes, x + plane * size, size);
-        y[plane] = F(fold)(lanes) / (real)size;
-    }
+    for (int64_t plane = first; plane < last; plane++)
+        y[plane] = F(sum_of)(x + plane * size, size) / (real)size;
 }
 
 /* Each plane is folded into 256 columns, those by halves into one. */

@@ -30,6 +30,12 @@ static inline int64_t pool_count(window h, window w, int64_t include_pad, int64_
     return include_pad ? h.padded * w.padded : pool_max(1, (h.last - h.first) * (w.last - w.first));
 }
 
+/* Whether a window, of rows h and columns w, has more terms than a run of sums.h. */
+static inline int pool_is_long(window h, window w)
+{
+    return (h.last - h.first) * (w.last - w.first) > LN_RUN;
+}
+
 typedef struct {
     int64_t first, last;
 } range;

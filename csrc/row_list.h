@@ -1,5 +1,5 @@
 /* row_list.h: the rows; a new op family is a line here. */
-#include "lanes.h"
+#include "sums.h"
 #include "scalar_functions.h"
 #include "vectors.h"
 #include "vector_functions.h"

@@ -52,6 +52,7 @@ static const float phi_small_f32[] = {
 /* (log((1 + s)/(1 - s)) - 2s)/s^3 in s^2 */
 static const float log_table_f32[] = {
     0.66666687f, 0.39988717f, 0.29582587f};
+static const float small_sum_f32 = 1.375f; /* below, log(1 + x) serves for log of a sum of 1 and x */
 static const float silu_zero_f32 = -1.2784646f; /* where the slope of x sigmoid(x) is nearly 0 */
 static const float silu_slope_zero_f32 = -2.8270397e-09f; /* the slope there */
 static const float gelu_slope_zero_f32 = 7.616695e-10f; /* the same for 1.702 x */
@@ -130,6 +131,7 @@ static const double phi_small_f64[] = {
 static const double log_table_f64[] = {
     0.666666666666667, 0.3999999999989794, 0.2857142862666583, 0.22222211024622043,
     0.18182897004075005, 0.15331463785027824, 0.14619593948936563};
+static const double small_sum_f64 = 1.375;
 static const double silu_zero_f64 = -1.2784645427610737;
 static const double silu_slope_zero_f64 = 2.3843834755243115e-17;
 static const double gelu_slope_zero_f64 = 1.6868712850696507e-17;

@@ -7,6 +7,7 @@ import numpy as np
 
 from loopnest.kernels import scalar
 from loopnest.kernels.jit import kernel
+from loopnest.kernels.sums import RUN, SIZE, sum_of
 
 _U = np.uint64
 
@@ -97,12 +98,20 @@ def fill(value, y):
 def softmax_backward(dy, y, classes, log, dx):
     """Gradient of softmax rows, or with ``log`` of log-softmax rows, from their results y.
 
-    y (dy - sum of dy y), or dy - exp(y) sum of dy; sums from the left.
+    y (dy - sum of dy y), or dy - exp(y) sum of dy; sums from the left, or of more than RUN classes
+    as sums.py tells.
     """
+    long = classes > RUN
+    terms, space = np.empty(classes if long else 0, y.dtype), np.empty(SIZE, y.dtype)
     for row in range(y.size // classes):
         start, total = _U(row * classes), y.dtype.type(0)
-        for i in range(_U(classes)):
-            total += dy[start + i] if log else dy[start + i] * y[start + i]
+        if long:
+            for i in range(_U(classes)):
+                terms[i] = dy[start + i] if log else dy[start + i] * y[start + i]
+            total = sum_of(terms, 0, classes, space)
+        else:
+            for i in range(_U(classes)):
+                total += dy[start + i] if log else dy[start + i] * y[start + i]
         for i in range(_U(classes)):
             at = start + i
             dx[at] = dy[at] - scalar.exp(y[at]) * total if log else y[at] * (dy[at] - total)

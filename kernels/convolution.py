@@ -15,11 +15,11 @@ test stops LLVM from vectorising.
 import numpy as np
 
 from loopnest.kernels.jit import block, fragment, kernel
-from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.simd import fma
 from loopnest.kernels.simd_lanes import flattened
 from loopnest.kernels.simd_tiles import VECTOR_BYTES, size_of
 from loopnest.kernels.simd_vector import fuse, load_number, load_within, spread, store_first
+from loopnest.kernels.sums import LANES, SIZE, add_to_sum, sum_total
 
 _U = np.uint64
 _ONE = _U(1)
@@ -253,13 +253,13 @@ def conv2d_backward_weight(
 
 @kernel
 def conv2d_backward_bias(dy, first, last, dbias):
-    """Sums of dy over (n, oh, ow), 16 lanes over each plane kept from image to image."""
+    """Sums of dy over (n, oh, ow), as sums.py tells; each image's plane begins in lane 0."""
     n, k = dy.shape[0], dy.shape[1]
     plane = dy.shape[2] * dy.shape[3]
     dy1 = flattened(dy)
-    lanes = np.empty(16, dy.dtype)
+    total = np.empty(SIZE, dy.dtype)
     for out_channel in range(first, last):
-        lanes[:] = 0
+        total[:LANES], terms = 0, 0
         for image in range(n):
-            add_lanes(lanes, dy1, (image * k + out_channel) * plane, plane)
-        dbias[out_channel] = fold(lanes)
+            terms = add_to_sum(total, terms, dy1, (image * k + out_channel) * plane, plane)
+        dbias[out_channel] = total[sum_total(total, terms, 1)]

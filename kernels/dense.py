@@ -9,6 +9,7 @@ import numpy as np
 from loopnest.kernels.jit import kernel
 from loopnest.kernels.simd import fma
 from loopnest.kernels.simd_lanes import flattened
+from loopnest.kernels.sums import RUN, sum_columns
 
 _U = np.uint64
 
@@ -64,9 +65,12 @@ def linear_backward_weight(x, dy, first, last, dweight):
 
 @kernel
 def linear_backward_bias(dy, dbias):
-    """dbias = sum of dy over m, in that order."""
+    """dbias = sum of dy over m: in that order, or of more than RUN rows as sums.py tells."""
     rows, outputs = dy.shape
     dy1 = flattened(dy)
+    if rows > RUN:
+        sum_columns(dy1, 0, outputs, rows, outputs, dbias)
+        return
     for o in range(_U(outputs)):
         dbias[o] = 0
     for m in range(rows):

@@ -8,11 +8,12 @@ that of a row in 16 lanes, 8 + 4 + 2 + 1, so the bits are the same.
 import numpy as np
 
 from loopnest.kernels import scalar
-from loopnest.kernels.jit import block
+from loopnest.kernels.jit import block, inlined
 from loopnest.kernels.simd import select
 from loopnest.kernels.simd_lanes import BLOCK, LANES, load_block, store
 
 ROWS = 64
+LOGS = 8 * BLOCK  # where ``part`` holds logarithms, behind the partial sums
 _U = np.uint64  # an index that may be negative costs a test
 
 
@@ -40,6 +41,18 @@ def from_columns(columns, start, rows, classes, y):
 
 
 @block
+def folded(part, classes):
+    """The sum of parts, one for each class up to 8, folded 4, 2, 1."""
+    count, half = min(classes, 8), 4
+    while half:
+        for c in range(count - half):
+            low, high = load_block(part, c * BLOCK), load_block(part, (c + half) * BLOCK)
+            store(part, c * BLOCK, low + high)
+        count, half = min(count, half), half // 2
+    return load_block(part, 0)
+
+
+@block
 def exponentials(columns, classes, e, part, top, total):
     """e = exp(x - max) of 64 rows, their maxima, and the sums of e."""
     for g in range(0, ROWS, BLOCK):
@@ -51,22 +64,39 @@ def exponentials(columns, classes, e, part, top, total):
         for c in range(classes):
             store(e, c * ROWS + g, scalar.exp(load_block(columns, c * ROWS + g) - best))
         # The fold of 16 lanes: 8 above onto 8 below, then 4, 2, 1; classes that are not there add 0.
-        count = min(classes, 8)
-        for c in range(count):
+        for c in range(min(classes, 8)):
             v = load_block(e, c * ROWS + g)
             if c + 8 < classes:
                 v = v + load_block(e, (c + 8) * ROWS + g)
             store(part, c * BLOCK, v)
-        half = 4
-        while half:
-            for c in range(count - half):
-                store(
-                    part,
-                    c * BLOCK,
-                    load_block(part, c * BLOCK) + load_block(part, (c + half) * BLOCK),
-                )
-            count, half = min(count, half), half // 2
-        store(total, g, load_block(part, 0))
+        store(total, g, folded(part, classes))
+
+
+@block
+def logs(columns, e, part, top, total, classes):
+    """Logarithms of the sums to part[LOGS:], after `exponentials`."""
+    small = False
+    for r in range(ROWS):
+        small |= scalar.is_small_sum(total[r])
+    for g in range(0, ROWS, BLOCK):
+        best, whole = load_block(top, g), load_block(total, g)
+        log = scalar.log(whole)
+        if small:
+            for c in range(min(classes, 8)):
+                v = others(columns, e, c, g, best)
+                if c + 8 < classes:
+                    v = v + others(columns, e, c + 8, g, best)
+                store(part, c * BLOCK, v)
+            few = scalar.log_one_plus(folded(part, classes))
+            log = select(scalar.is_small_sum(whole), few, log)
+        store(part, LOGS + g, log)
+
+
+@inlined
+def others(columns, e, c, g, best):
+    """The exponentials of class c, 0 in place of those of the largest numbers."""
+    zero = e.dtype.type(0)
+    return select(load_block(columns, c * ROWS + g) == best, zero, load_block(e, c * ROWS + g))
 
 
 @block
@@ -74,7 +104,7 @@ def scratch(dtype):
     """(columns, e, part, top, total) of a block."""
     size = LANES * ROWS
     return (
-        np.empty(size, dtype), np.empty(size, dtype), np.empty(8 * BLOCK, dtype),
+        np.empty(size, dtype), np.empty(size, dtype), np.empty(LOGS + ROWS, dtype),
         np.empty(ROWS, dtype), np.empty(ROWS, dtype),
     )  # fmt: skip
 
@@ -101,8 +131,9 @@ def log_softmax(x, classes, first, last, y):
         rows = min(ROWS, last - n)
         to_columns(x, n * classes, rows, classes, columns)
         exponentials(columns, classes, e, part, top, total)
+        logs(columns, e, part, top, total, classes)
         for g in range(0, ROWS, BLOCK):
-            rest, best = scalar.log(load_block(total, g)), load_block(top, g)
+            rest, best = load_block(part, LOGS + g), load_block(top, g)
             for c in range(classes):
                 store(columns, c * ROWS + g, (load_block(columns, c * ROWS + g) - best) - rest)
         from_columns(columns, n * classes, rows, classes, y)
@@ -118,14 +149,13 @@ def cross_entropy(x, target, classes, ignore_index, scale, first, last, losses, 
         to_columns(x, n * classes, rows, classes, columns)
         exponentials(columns, classes, e, part, top, total)
         if losses.size:
-            for g in range(0, ROWS, BLOCK):
-                store(part, g, scalar.log(load_block(total, g)))
+            logs(columns, e, part, top, total, classes)
             for r in range(rows):
                 hit = target[n + r]
                 if hit == ignore_index:
                     losses[n + r] = zero
                 else:
-                    losses[n + r] = part[r] - (columns[hit * ROWS + r] - top[r])
+                    losses[n + r] = part[LOGS + r] - (columns[hit * ROWS + r] - top[r])
         if d.size:
             for r in range(ROWS):
                 inside = r < rows and target[n + r] != ignore_index

@@ -8,8 +8,9 @@ says where each layer's neurons begin. All arrays are flat but for ``logits`` an
 (16, neurons). The twin is csrc/logic.c.
 
 Order of sums: a sum over a chunk's samples runs in 16 lanes, folded 8, 4, 2, 1, and the chunks'
-sums are added in ascending order; a row's gradient adds its uses by ascending neuron, left before
-right; scores add rows in ascending order.
+sums are added in ascending order, a run of sums.py at a time, whose totals are added pairwise; a
+row's gradient adds its uses by ascending neuron, left before right; scores add rows in ascending
+order, or more than a run of them as sums.py tells.
 """
 
 import numpy as np
@@ -17,8 +18,10 @@ import numpy as np
 from loopnest.kernels import scalar, wide
 from loopnest.kernels.jit import kernel
 from loopnest.kernels.simd import fma, select
+from loopnest.kernels.sums import LEVELS, RUN, sum_columns, take_run, tree_total
 
 CHUNK = 32  # samples
+_RUN = RUN // CHUNK  # chunks
 _LANES = wide.LANES
 _GATES = 16
 _U = np.uint64
@@ -137,9 +140,12 @@ def logic_scores(y, start, group, scale, scores):
     for k in range(classes):
         total[:] = 0
         row = (_U(start) + k * _U(group)) * size
-        for n in range(row, row + _U(group) * size, size):
-            for i in range(_U(0), size, _U(_LANES)):
-                wide.store(total, i, wide.add(wide.load(total, i), wide.load(y, n + i)))
+        if group > RUN:
+            sum_columns(y, row, CHUNK, group, CHUNK, total)
+        else:
+            for n in range(row, row + _U(group) * size, size):
+                for i in range(_U(0), size, _U(_LANES)):
+                    wide.store(total, i, wide.add(wide.load(total, i), wide.load(y, n + i)))
         for i in range(size):
             flat[i * classes + k] = factor * total[i]
 
@@ -169,17 +175,27 @@ def logic_coefficients_backward(dcoefficients, coefficients, first, last, shares
     d, p = dcoefficients.reshape(dcoefficients.size), shares.reshape(shares.size)
     parts, mean = np.empty((8, _BLOCK), p.dtype), np.empty(_BLOCK, p.dtype)
     parts[:] = 0  # parts 0 and 4 stay 0
+    runs, tree = (chunks + _RUN - 1) // _RUN, np.empty(4 * (1 + LEVELS), p.dtype)
+    d0 = d1 = d2 = d3 = p.dtype.type(0)
     for begin in range(first, last, _BLOCK):
         count, start = _U(min(_BLOCK, last - begin)), _U(begin)
         for n in range(count):
             c = _U(4) * (start + n)
-            d0, d1, d2, d3 = d[c], d[c + _U(1)], d[c + _U(2)], d[c + _U(3)]
-            for chunk in range(_U(1), _U(chunks)):
-                at = chunk * _U(4) * neurons + c
-                d0 += d[at]
-                d1 += d[at + _U(1)]
-                d2 += d[at + _U(2)]
-                d3 += d[at + _U(3)]
+            for run in range(runs):
+                at = _U(run * _RUN * 4) * neurons + c
+                d0, d1, d2, d3 = d[at], d[at + _U(1)], d[at + _U(2)], d[at + _U(3)]
+                for _ in range(run * _RUN + 1, min(chunks, (run + 1) * _RUN)):
+                    at += _U(4) * neurons
+                    d0 += d[at]
+                    d1 += d[at + _U(1)]
+                    d2 += d[at + _U(2)]
+                    d3 += d[at + _U(3)]
+                if runs > 1:
+                    tree[0], tree[1], tree[2], tree[3] = d0, d1, d2, d3
+                    take_run(tree, run, 4)
+            if runs > 1:
+                tree_total(tree, runs, 4)
+                d0, d1, d2, d3 = tree[0], tree[1], tree[2], tree[3]
             c0, c1 = coefficients[c], coefficients[c + _U(1)]
             c2, c3 = coefficients[c + _U(2)], coefficients[c + _U(3)]
             mean[n] = fma(c3, d3, fma(c2, d2, fma(c1, d1, c0 * d0)))

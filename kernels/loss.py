@@ -1,8 +1,9 @@
 """Softmax and cross-entropy on the rows of x (N,C); the twin is csrc/loss.c.
 
-Sums over a row run in 16 lanes, folded 8, 4, 2, 1. With m the row's maximum, softmax is
+Sums over a row are those of sums.py. With m the row's maximum, softmax is
 exp(x - m)/sum and log_softmax is (x - m) - log(sum): no overflow, and a row of all -inf
-gives NaN. Rows of up to 16 classes are worked on in blocks of rows (few_classes.py),
+gives NaN. Where the sum is little more than the 1 of the maximum, its logarithm is log(1 + r) with r the
+sum of the others: rounded beside the 1, r would be lost. Rows of up to 16 classes are worked on in blocks of rows (few_classes.py),
 longer ones a few side by side (loss_rows.py).
 
 Loss and gradient come from one pass: the kernels skip either if its array is empty. A target q
@@ -13,8 +14,8 @@ Loss and gradient come from one pass: the kernels skip either if its array is em
 import numpy as np
 
 from loopnest.kernels import few_classes, loss_rows, scalar
+from loopnest.kernels.loss_rows import sum_of_others
 from loopnest.kernels.jit import block, kernel
-from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.simd import select
 from loopnest.kernels.simd_lanes import (
     LANES,
@@ -28,6 +29,7 @@ from loopnest.kernels.simd_lanes import (
     store,
     store_some,
 )
+from loopnest.kernels.sums import LEVELS, RUN, SIZE, sum_of, take_run, tree_total
 
 
 @block
@@ -45,9 +47,9 @@ def row_max(x, start, count):
 
 
 @block
-def exponentials(x, start, count, y):
-    """y = exp(x - max) on a row; returns (max, sum of y)."""
-    top, zero, whole = row_max(x, start, count), x.dtype.type(0), count - count % LANES
+def exponentials_of_run(x, start, count, top, y):
+    """y = exp(x - top) on a run; returns the sum of y."""
+    zero, whole = x.dtype.type(0), count - count % LANES
     total = repeat(zero)
     for i in range(start, start + whole, LANES):
         e = scalar.exp(load(x, i) - top)
@@ -58,20 +60,58 @@ def exponentials(x, start, count, y):
         e = scalar.exp(load_some(x, at, rest, zero) - top)
         store_some(y, at, rest, e)
         total = total + keep_first(e, rest, zero)
-    return top, fold_sum(total)
+    return fold_sum(total)
 
 
 @block
-def log_sum(x, start, count):
-    """(max, log of the sum of exp(x - max)) of a row, without storing the exponentials."""
-    top, zero, whole = row_max(x, start, count), x.dtype.type(0), count - count % LANES
+def exponentials(x, start, count, y):
+    """y = exp(x - max) on a row; returns (max, sum of y)."""
+    top = row_max(x, start, count)
+    if count <= RUN:
+        return top, exponentials_of_run(x, start, count, top, y)
+    tree, runs = np.empty(1 + LEVELS, x.dtype), 0
+    for first in range(0, count, RUN):
+        tree[0] = exponentials_of_run(x, start + first, min(RUN, count - first), top, y)
+        take_run(tree, runs, 1)
+        runs += 1
+    tree_total(tree, runs, 1)
+    return top, tree[0]
+
+
+@block
+def exp_sum_of_run(x, start, count, top):
+    """The same sum, without storing the exponentials."""
+    zero, whole = x.dtype.type(0), count - count % LANES
     total = repeat(zero)
     for i in range(start, start + whole, LANES):
         total = total + scalar.exp(load(x, i) - top)
     if whole < count:
         e = scalar.exp(load_some(x, start + whole, count - whole, zero) - top)
         total = total + keep_first(e, count - whole, zero)
-    return top, scalar.log(fold_sum(total))
+    return fold_sum(total)
+
+
+@block
+def exp_sum(x, start, count):
+    """(max, sum of exp(x - max)) of a row."""
+    top = row_max(x, start, count)
+    if count <= RUN:
+        return top, exp_sum_of_run(x, start, count, top)
+    tree, runs = np.empty(1 + LEVELS, x.dtype), 0
+    for first in range(0, count, RUN):
+        tree[0] = exp_sum_of_run(x, start + first, min(RUN, count - first), top)
+        take_run(tree, runs, 1)
+        runs += 1
+    tree_total(tree, runs, 1)
+    return top, tree[0]
+
+
+@block
+def log_of_sum(total, x, start, count, top, e):
+    """Logarithm of the sum of exp(x - top) over a row; ``e`` holds these, or nothing."""
+    if scalar.is_small_sum(total):
+        return scalar.log_one_plus(sum_of_others(x, start, count, top, e))
+    return scalar.log(total)
 
 
 @block
@@ -105,10 +145,11 @@ def log_softmax(x, first, last, y):
     if classes <= LANES:
         few_classes.log_softmax(x1, classes, first, last, y1)
         return
-    zero, whole = x1.dtype.type(0), classes - classes % LANES
+    zero, whole, none = x1.dtype.type(0), classes - classes % LANES, y1[:0]
     for n in range(loss_rows.log_softmax(x1, classes, first, last, y1), last):
         start = n * classes
-        top, rest = log_sum(x1, start, classes)
+        top, total = exp_sum(x1, start, classes)
+        rest = log_of_sum(total, x1, start, classes, top, none)
         for i in range(start, start + whole, LANES):
             store(y1, i, (load(x1, i) - top) - rest)
         if whole < classes:
@@ -117,20 +158,67 @@ def log_softmax(x, first, last, y):
 
 
 @block
-def log_probability_sum(x, start, count, top, rest, weight):
-    """Sum over a row of the log-probabilities, times the classes' weights if there are any."""
-    zero, whole = x.dtype.type(0), count - count % LANES
+def log_probability_of_run(x, start, weight, first, end, top, rest):
+    """Sum over a run of a row of log-probabilities, times the classes' weights if there are any."""
+    zero = x.dtype.type(0)
     total = repeat(zero)
-    for c in range(0, whole, LANES):
-        v = (load(x, start + c) - top) - rest
-        total = total + (v * load(weight, c) if weight.size else v)
-    if whole < count:
-        left = count - whole
-        v = (load_some(x, start + whole, left, zero) - top) - rest
+    for c in range(first, end, LANES):
+        left = min(LANES, end - c)
+        v = (load_some(x, start + c, left, zero) - top) - rest
         if weight.size:
-            v = v * load_some(weight, whole, left, zero)
+            v = scalar.share_of(load_some(weight, c, left, zero), v)
         total = total + keep_first(v, left, zero)
     return fold_sum(total)
+
+
+@block
+def log_probability_sum(x, start, count, top, rest, weight):
+    """The same over the row."""
+    if count <= RUN:
+        return log_probability_of_run(x, start, weight, 0, count, top, rest)
+    tree, runs = np.empty(1 + LEVELS, x.dtype), 0
+    for first in range(0, count, RUN):
+        end = min(count, first + RUN)
+        tree[0] = log_probability_of_run(x, start, weight, first, end, top, rest)
+        take_run(tree, runs, 1)
+        runs += 1
+    tree_total(tree, runs, 1)
+    return tree[0]
+
+
+@block
+def shares_of_run(x, start, q1, weight, first, end, top, rest, keep, spread):
+    """(sum of q log p, sum of q) over a run of a row, q smoothed and weighted."""
+    zero = x.dtype.type(0)
+    loss, share = repeat(zero), repeat(zero)
+    for c in range(first, end, LANES):
+        left = min(LANES, end - c)
+        q = keep * load_some(q1, start + c, left, zero) + spread
+        if weight.size:
+            q = q * load_some(weight, c, left, zero)
+        term = scalar.share_of(q, (load_some(x, start + c, left, zero) - top) - rest)
+        loss = loss + keep_first(term, left, zero)
+        share = share + keep_first(q, left, zero)
+    return fold_sum(loss), fold_sum(share)
+
+
+@block
+def shares_sum(x, start, count, q1, weight, top, rest, keep, spread):
+    """The same over the row."""
+    if count <= RUN:
+        return shares_of_run(x, start, q1, weight, 0, count, top, rest, keep, spread)
+    losses, shares, runs = np.empty(1 + LEVELS, x.dtype), np.empty(1 + LEVELS, x.dtype), 0
+    for first in range(0, count, RUN):
+        end = min(count, first + RUN)
+        losses[0], shares[0] = shares_of_run(
+            x, start, q1, weight, first, end, top, rest, keep, spread
+        )
+        take_run(losses, runs, 1)
+        take_run(shares, runs, 1)
+        runs += 1
+    tree_total(losses, runs, 1)
+    tree_total(shares, runs, 1)
+    return losses[0], shares[0]
 
 
 @block
@@ -165,15 +253,13 @@ def cross_entropy(
     x, d = flattened(logits), flattened(dlogits)
     zero, one, e = x.dtype.type(0), x.dtype.type(1), x.dtype.type(smoothing)
     keep, spread = one - e, e / x.dtype.type(classes)
-    if classes <= LANES and smoothing == 0 and weight.size == 0:
+    if classes <= LANES and e == 0 and weight.size == 0:
         few_classes.cross_entropy(
             x, target, classes, ignore_index, scale, first, last, losses, d
         )  # fmt: skip
         return
-    lanes = np.zeros(LANES, x.dtype)
-    add_lanes(lanes, weight, 0, weight.size)
-    weights = fold(lanes)
-    if smoothing == 0 and weight.size == 0:
+    weights = sum_of(weight, 0, weight.size, np.empty(SIZE, x.dtype)) if weight.size else zero
+    if e == 0 and weight.size == 0:
         first = loss_rows.cross_entropy(
             x, target, classes, ignore_index, scale, first, last, losses, d
         )  # fmt: skip
@@ -187,20 +273,21 @@ def cross_entropy(
             continue
         if d.size:
             top, total = exponentials(x, start, classes, d)
-            rest = scalar.log(total)
+            rest = log_of_sum(total, x, start, classes, top, d)
             scale_n = scale[n]
             one_class_gradient(
                 d, start, classes, hit, keep, spread, total, weight, weights, scale_n
             )  # fmt: skip
         else:
-            top, rest = log_sum(x, start, classes)
+            top, total = exp_sum(x, start, classes)
+            rest = log_of_sum(total, x, start, classes, top, d)
         if losses.size:
             loss = rest - (x[start + hit] - top)
             if weight.size:
-                loss = loss * weight[hit]
-            if smoothing != 0:
+                loss = -scalar.share_of(weight[hit], -loss)
+            if e != 0:
                 every = log_probability_sum(x, start, classes, top, rest, weight)
-                loss = keep * loss - spread * every
+                loss = -scalar.share_of(keep, -loss) - scalar.share_of(spread, every)
             losses[n] = loss
 
 
@@ -212,29 +299,20 @@ def cross_entropy_probabilities(
     classes = logits.shape[1]
     x, q1 = flattened(logits), flattened(target)
     d = flattened(dlogits)
-    zero, one, e = x.dtype.type(0), x.dtype.type(1), x.dtype.type(smoothing)
+    one, e = x.dtype.type(1), x.dtype.type(smoothing)
     keep, spread = one - e, e / x.dtype.type(classes)
     for n in range(first, last):
         start = n * classes
-        total = one
         if d.size:
             top, total = exponentials(x, start, classes, d)
-            rest = scalar.log(total)
         else:
-            top, rest = log_sum(x, start, classes)
-        loss, share = repeat(zero), repeat(zero)
-        for c in range(0, classes, LANES):
-            left = min(classes - c, LANES)
-            q = keep * load_some(q1, start + c, left, zero) + spread
-            if weight.size:
-                q = q * load_some(weight, c, left, zero)
-            term = q * ((load_some(x, start + c, left, zero) - top) - rest)
-            loss = loss + keep_first(term, left, zero)
-            share = share + keep_first(q, left, zero)
+            top, total = exp_sum(x, start, classes)
+        rest = log_of_sum(total, x, start, classes, top, d)
+        loss, share = shares_sum(x, start, classes, q1, weight, top, rest, keep, spread)
         if losses.size:
-            losses[n] = -fold_sum(loss)
+            losses[n] = -loss
         if d.size:
-            inverse, factor, scale_n = one / total, fold_sum(share), scale[n]
+            inverse, factor, scale_n = one / total, share, scale[n]
             for c in range(classes):
                 q = keep * q1[start + c] + spread
                 if weight.size:
@@ -245,6 +323,4 @@ def cross_entropy_probabilities(
 @kernel
 def total(values, result):
     """Sum of values into result[0]."""
-    lanes = np.zeros(LANES, values.dtype)
-    add_lanes(lanes, values, 0, values.size)
-    result[0] = fold(lanes)
+    result[0] = sum_of(values, 0, values.size, np.empty(SIZE, values.dtype))

@@ -38,6 +38,13 @@ def average_square(old, new, keep, take):
 
 
 @scalar
+def variance(square, mean, zero):
+    """The mean of squares less the square of the mean, which rounding may bring below 0."""
+    v = fma(-mean, mean, square)
+    return select(v < zero, zero, v)
+
+
+@scalar
 def scaled(grad, square, eps):
     """Gradient over the root of its squares: the direction of Adam, RMSprop and Adagrad.
 
@@ -144,6 +151,7 @@ def rmsprop_step(
     real = param.dtype.type
     rate, keep, take, epsilon = real(lr), real(alpha), real(1.0 - alpha), real(eps)
     decay, decays, mu = real(weight_decay), weight_decay != 0.0, real(momentum)
+    zero = real(0)
     for i in range(param.size):
         g = decayed(grad[i], param[i], decay, decays)
         square = average_square(v[i], g, keep, take)
@@ -151,7 +159,7 @@ def rmsprop_step(
         if centered:
             mean = average(grad_average[i], g, keep, take)
             grad_average[i] = mean
-            square = fma(-mean, mean, square)
+            square = variance(square, mean, zero)
         direction = scaled(g, square, epsilon)
         if use_buffer:
             direction = fma(mu, buffer[i], direction)

@@ -3,7 +3,8 @@
 x (N,C,H,W), y (N,C,OH,OW). Padding holds no values: windows are clipped to the input. The
 order of sums is part of the contract: an average adds up each column of its window from
 the top, then the columns from the left, and divides once; its gradient adds up the shares
-of each output row from the left, then the rows from the top.
+of each output row from the left, then the rows from the top. The average of a window of more
+than RUN terms adds up each column, and then what came of the columns, as sums.py tells.
 
 Each kernel goes by rows: it reduces whole rows of the input in work space that stays in the
 first cache, splits them where the stride is 2, so that the taps of neighbouring outputs are
@@ -15,7 +16,6 @@ strides beyond 2.
 import numpy as np
 
 from loopnest.kernels.jit import block, kernel, scalar
-from loopnest.kernels.lanes import add_lanes, fold
 from loopnest.kernels.pooling_rows import (
     SLACK,
     STREAM_FROM,
@@ -49,9 +49,29 @@ from loopnest.kernels.simd import prefer_wide, select
 from loopnest.kernels.simd_copies import stream_fence
 from loopnest.kernels.simd_lanes import flattened
 from loopnest.kernels.simd_tiles import address_of, size_of
+from loopnest.kernels.sums import RUN, SIZE, sum_columns, sum_of
 
 _U = np.uint64
 _ONE, _NONE = np.int64(1), np.int64(0)  # of one type with variables: a literal has its own
+
+
+@block
+def average_long(
+    x, start, rows, padded_h, width, kernel_w, stride_w, pad_w, include_pad, divisor, out_w, work,
+    y, to,
+):  # fmt: skip
+    """A row of averages, of the windows that have more terms than a run.
+
+    The columns of ``rows`` numbers begin at x[start], the averages at y[to]. work: W elements.
+    """
+    space = np.empty(SIZE, x.dtype)
+    sum_columns(x, start, width, rows, width, work)
+    for ow in range(out_w):
+        left, right, padded_w = window(ow, stride_w, pad_w, width, kernel_w)
+        if rows * (right - left) > RUN:
+            size = padded_h * padded_w if include_pad else rows * (right - left)
+            total = sum_of(work, left, right - left, space)
+            y[to + ow] = total / x.dtype.type(divisor if divisor else size)
 
 
 @kernel
@@ -85,6 +105,19 @@ def avg_pool2d(
             start, end = (plane * height + top) * width, (plane * height + bottom) * width
             to = (plane * out_h + oh) * out_w
             fetch(from_x + _U(start) * bytes_, stride_h * width * x1.itemsize)
+            long_ones = (bottom - top) * min(kernel_w, width) > RUN
+            if long_ones:
+                # The first and the last window are the shortest ones of a row.
+                left, right, _ = window(0, stride_w, pad_w, width, kernel_w)
+                shortest = right - left
+                left, right, _ = window(out_w - 1, stride_w, pad_w, width, kernel_w)
+                shortest = min(shortest, right - left)
+                if (bottom - top) * shortest > RUN:
+                    average_long(
+                        x1, start, bottom - top, padded_h, width, kernel_w, stride_w, pad_w,
+                        include_pad, divisor, out_w, work, y1, to,
+                    )  # fmt: skip
+                    continue
             if usual and bottom - top == 2:
                 count = min(rounded(out_w, last * out_w - to), (end_of_x - start - width) >> 1)
                 by = divisor if divisor else 4
@@ -135,6 +168,11 @@ def avg_pool2d(
                     )
                     total = sum_of_few(work, left, max(left, right))
                     y1[to + ow] = total / x1.dtype.type(divisor if divisor else size)
+            if long_ones:
+                average_long(
+                    x1, start, bottom - top, padded_h, width, kernel_w, stride_w, pad_w,
+                    include_pad, divisor, out_w, work, y1, to,
+                )  # fmt: skip
 
 
 @kernel
@@ -430,14 +468,12 @@ def max_pool2d_backward(dy, indices, first, last, dx):
 
 @kernel
 def global_avg_pool2d(x, first, last, y):
-    """Means of planes [first, last), summed in 16 lanes."""
+    """Means of planes [first, last), whose sums are those of sums.py."""
     size = x.shape[2] * x.shape[3]
     x1, y1 = flattened(x), flattened(y)
-    lanes = np.empty(16, x.dtype)
+    space = np.empty(SIZE, x.dtype)
     for plane in range(first, last):
-        lanes[:] = 0
-        add_lanes(lanes, x1, plane * size, size)
-        y1[plane] = fold(lanes) / x1.dtype.type(size)
+        y1[plane] = sum_of(x1, plane * size, size, space) / x1.dtype.type(size)
 
 
 @kernel

@@ -57,6 +57,7 @@ def define(c):
     C3_HI, C3_LO = real(c.tanh_c3[0]), real(c.tanh_c3[1])
     PHI0, PHI0_LO = real(c.phi0[0]), real(c.phi0[1])
     SQRT_HALF, INF = real(c.sqrt_half), real(np.inf)
+    SMALL_SUM = real(c.small_sum)
     SILU_ZERO = real(c.silu_zero)
     SILU_SLOPE_ZERO, GELU_SLOPE_ZERO = real(c.silu_slope_zero[0]), real(c.silu_slope_zero[1])
     GELU_TANH_ZERO, GELU_TANH_ZERO_LO = real(c.gelu_tanh_zero[0]), real(c.gelu_tanh_zero[1])
@@ -246,6 +247,14 @@ def define(c):
         return times_pow2(fma(r, horner(r, POWER), ONE), n)
 
     @scalar
+    def share_of(q, v):
+        """q v for shares q and logarithms v.
+
+        A class without a share does not count: 0 times -inf is -0, as 0 times another logarithm is.
+        """
+        return select(q == ZERO, select(v == -INF, -ZERO, q * v), q * v)
+
+    @scalar
     def log(x):
         """Natural logarithm of a positive normal number (a row's sum), infinity or NaN.
 
@@ -257,6 +266,18 @@ def define(c):
         ss = s * s
         y = fma(n, LN2_HI, fma(n, LN2_LO, fma(s * ss, horner(ss, LOG), s + s)))
         return select(x < INF, y, x)
+
+    @scalar
+    def log_one_plus(x):
+        """log(1 + x) for x from 0 to 0.4, relatively as exact as x is."""
+        s = x / (x + TWO)
+        ss = s * s
+        return fma(s * ss, horner(ss, LOG), s + s)
+
+    @scalar
+    def is_small_sum(total):
+        """Whether `log_one_plus` of the others serves for the log of a sum of 1 and others."""
+        return total < SMALL_SUM
 
     @scalar
     def sigmoid(x):
@@ -429,6 +450,9 @@ def _both(name):
 reciprocal = _both("reciprocal")
 exp = _both("exp")
 log = _both("log")
+log_one_plus = _both("log_one_plus")
+is_small_sum = _both("is_small_sum")
+share_of = _both("share_of")
 sigmoid = _both("sigmoid")
 tanh = _both("tanh")
 relu = _both("relu")

@@ -46,6 +46,7 @@ FLOAT32 = SimpleNamespace(
     gelu_erf_slope=(4.31494e-01, 3.8828495e-01, -1.819969e-02, -1.1400763e-01, -1.4771129e-02)
     + (1.9416953e-02, 4.536159e-03, -2.22447e-03, -7.3497853e-04, 1.6513834e-04, 7.21093e-05),
     sqrt_half=0.70710677,
+    small_sum=1.375,  # below, log(1 + x) serves for log of a sum of 1 and x
     # where each function has reached its limit
     exp_low=-105.0,
     exp_high=89.0,
@@ -129,6 +130,7 @@ FLOAT64 = SimpleNamespace(
     + (1.8804526423407187e-09, 1.41816234632064e-10, -7.586760843462438e-11)
     + (-7.98839812719462e-12,),
     sqrt_half=0.7071067811865476,
+    small_sum=1.375,  # below, log(1 + x) serves for log of a sum of 1 and x
     exp_low=-746.0,
     exp_high=710.0,
     tanh_end=20.0,

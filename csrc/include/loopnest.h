@@ -286,7 +286,7 @@ void ln_cross_entropy_f64(const double *logits, const int64_t *target, const dou
 /* target: probabilities, as logits */
 void ln_cross_entropy_probabilities_f32(const float *logits, const float *target, const float *weight, int64_t classes, float smoothing, const float *scale, int64_t first, int64_t last, float *losses, float *dlogits);
 void ln_cross_entropy_probabilities_f64(const double *logits, const double *target, const double *weight, int64_t classes, double smoothing, const double *scale, int64_t first, int64_t last, double *losses, double *dlogits);
-/* result[0] = sum of n values, in 16 lanes */
+/* result[0] = sum of n values, in runs of 2048 */
 void ln_total_f32(const float *values, int64_t n, float *result);
 void ln_total_f64(const double *values, int64_t n, double *result);
 

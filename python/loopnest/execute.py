@@ -346,14 +346,17 @@ def _unary_backward(inputs: list, outputs: list, options: dict) -> Call:
 
 
 def _softmax_backward(inputs: list, outputs: list, options: dict) -> Call:
-    """y (dy - sum of dy y), or dy - exp(y) sum of dy; sums from the left."""
+    """y (dy - sum of dy y), or dy - exp(y) sum of dy; the sums are those of kernels/arrange.py."""
     (dy, y), (dx,) = inputs, outputs
 
     def run() -> None:
         if not y.size:
             return
         terms = dy if options["log"] else dy * y
-        total = np.add.accumulate(terms, axis=1)[:, -1:]
+        if terms.shape[1] > loss.RUN:
+            total = np.stack([loss.total(row) for row in terms])[:, None]
+        else:
+            total = np.add.accumulate(terms, axis=1)[:, -1:]
         if options["log"]:
             np.subtract(dy, activation.exp(y) * total, out=dx)
         else:

@@ -11,6 +11,7 @@ import numpy as np
 from loopnest import backend, checks, direct, threads
 
 REDUCTIONS = ("mean", "sum", "none")
+RUN = 2048  # terms that are added in lanes; the totals of runs are added pairwise (csrc/sums.h)
 _WORK = 8  # of one element, in the units of threads.split
 
 _PLANS = {"softmax": direct.Op("ri"), "log_softmax": direct.Op("ri")}
@@ -162,7 +163,7 @@ class _Problem:
         counted = self.target[self.target != self.ignore_index]
         if not self.weight.size:
             return self.dtype.type(counted.size)
-        return self.dtype.type(_total(self.weight[counted]))
+        return self.dtype.type(total(self.weight[counted]))
 
     def scale(self, dy: Any) -> np.ndarray:
         """Factor of each row's gradient: dy, over the mean's divisor."""
@@ -196,11 +197,11 @@ class _Problem:
         """The loss from those of the rows."""
         if self.reduction == "none":
             return losses.reshape(self.shape)[()]
-        total = _total(losses)
+        loss = total(losses)
         if self.reduction == "sum":
-            return total
+            return loss
         divisor = self.divisor()
-        return total / divisor if divisor != 0 else self.dtype.type(math.nan)
+        return loss / divisor if divisor != 0 else self.dtype.type(math.nan)
 
     def gradient(self, losses: np.ndarray, dy: Any, out: Any) -> np.ndarray:
         """Gradients in the logits' shape; losses too unless that array is empty."""
@@ -214,7 +215,8 @@ class _Problem:
         return y
 
 
-def _total(values: np.ndarray) -> Any:
+def total(values: np.ndarray) -> Any:
+    """Sum of numbers, in runs of RUN."""
     result = np.empty(1, values.dtype)
     backend.kernels.loss.total(np.ascontiguousarray(values), result)
     return result[0]
