@@ -3,8 +3,8 @@
 Sums over a row are those of sums.py. With m the row's maximum, softmax is
 exp(x - m)/sum and log_softmax is (x - m) - log(sum): no overflow, and a row of all -inf
 gives NaN. Where the sum is little more than the 1 of the maximum, its logarithm is log(1 + r) with r the
-sum of the others: rounded beside the 1, r would be lost. Rows of up to 16 classes are worked on in blocks of rows (few_classes.py),
-longer ones a few side by side (loss_rows.py).
+sum of the others: rounded beside the 1, r would be lost. Rows of up to 16 classes are worked on in
+blocks of rows (few_classes.py), longer ones a few side by side (loss_rows.py).
 
 Loss and gradient come from one pass: the kernels skip either if its array is empty. A target q
 (one class, or probabilities; smoothed by e: (1 - e) q + e/C) with class weights w has the loss
@@ -14,8 +14,8 @@ Loss and gradient come from one pass: the kernels skip either if its array is em
 import numpy as np
 
 from loopnest.kernels import few_classes, loss_rows, scalar
-from loopnest.kernels.loss_rows import sum_of_others
 from loopnest.kernels.jit import block, kernel
+from loopnest.kernels.loss_rows import sum_of_others
 from loopnest.kernels.simd import select
 from loopnest.kernels.simd_lanes import (
     LANES,

@@ -16,6 +16,7 @@ strides beyond 2.
 import numpy as np
 
 from loopnest.kernels.jit import block, kernel, scalar
+from loopnest.kernels.pooling_long import average_long
 from loopnest.kernels.pooling_rows import (
     SLACK,
     STREAM_FROM,
@@ -49,29 +50,10 @@ from loopnest.kernels.simd import prefer_wide, select
 from loopnest.kernels.simd_copies import stream_fence
 from loopnest.kernels.simd_lanes import flattened
 from loopnest.kernels.simd_tiles import address_of, size_of
-from loopnest.kernels.sums import RUN, SIZE, sum_columns, sum_of
+from loopnest.kernels.sums import RUN, SIZE, sum_of
 
 _U = np.uint64
 _ONE, _NONE = np.int64(1), np.int64(0)  # of one type with variables: a literal has its own
-
-
-@block
-def average_long(
-    x, start, rows, padded_h, width, kernel_w, stride_w, pad_w, include_pad, divisor, out_w, work,
-    y, to,
-):  # fmt: skip
-    """A row of averages, of the windows that have more terms than a run.
-
-    The columns of ``rows`` numbers begin at x[start], the averages at y[to]. work: W elements.
-    """
-    space = np.empty(SIZE, x.dtype)
-    sum_columns(x, start, width, rows, width, work)
-    for ow in range(out_w):
-        left, right, padded_w = window(ow, stride_w, pad_w, width, kernel_w)
-        if rows * (right - left) > RUN:
-            size = padded_h * padded_w if include_pad else rows * (right - left)
-            total = sum_of(work, left, right - left, space)
-            y[to + ow] = total / x.dtype.type(divisor if divisor else size)
 
 
 @kernel

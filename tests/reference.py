@@ -467,8 +467,9 @@ def cross_entropy(
     rows, y, counts, by_class = _class_rows(logits, target, ignore_index)
     shares, divisor = _shares_and_divisor(y, counts, by_class, weight, label_smoothing)
     logp = log_softmax(rows)
-    # A class that is not the target adds no 0 * -inf.
-    terms = np.where(shares > 0, shares * logp, 0.0) if by_class else shares * logp
+    # A class without a share adds no 0 * -inf.
+    with np.errstate(invalid="ignore"):
+        terms = np.where((shares == 0) & (logp == -np.inf), 0.0, shares * logp)
     loss = np.where(counts, -terms.sum(axis=1), 0.0)
     if reduction == "none":
         shape = np.shape(logits)

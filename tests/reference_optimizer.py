@@ -70,7 +70,7 @@ def rmsprop_step(
     variance = square_avg
     if centered:
         grad_avg = alpha * _state(grad_avg, param) + (1.0 - alpha) * g
-        variance = square_avg - grad_avg * grad_avg
+        variance = np.maximum(square_avg - grad_avg * grad_avg, 0.0)
     update = g / (np.sqrt(variance) + eps)
     if np.any(np.asarray(momentum) > 0):
         momentum_buffer = update = momentum * _state(momentum_buffer, param) + update

@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import reference
@@ -173,6 +174,92 @@ def test_blocks_of_rows_have_the_bits_of_single_rows(backend, dtype, rng):
         assert_same_bits((losses[n : n + 1], dlogits[n : n + 1]), (loss, row))
         assert_same_bits(ln.softmax(x)[n], ln.softmax(x[n]))
         assert_same_bits(ln.log_softmax(x)[n], ln.log_softmax(x[n]))
+
+
+@pytest.mark.parametrize("classes", [3, 16, 17, 40, 2500])
+def test_classes_without_a_share_at_minus_infinity(classes, backend, dtype, rng):
+    """0 times -inf counts 0: in shares, weights and smoothing; other terms stay infinite."""
+    x = rng.standard_normal((5, classes)).astype(dtype)
+    x[:, 1] = -np.inf
+    q = rng.random((5, classes)).astype(dtype)
+    q[:, 1] = 0
+    weight = (0.1 + rng.random(classes)).astype(dtype)
+    none_for_1 = weight.copy()
+    none_for_1[1] = 0
+    indices, at_1 = rng.integers(2, classes, 5), np.ones(5, np.int64)
+    calls = (
+        (q, {}, True),
+        (q, {"weight": weight}, True),
+        (q + 1, {"weight": none_for_1}, True),
+        (q, {"weight": none_for_1, "label_smoothing": 0.3}, True),
+        (q, {"label_smoothing": 1.0, "weight": none_for_1}, True),
+        (indices, {}, True),
+        (indices, {"weight": none_for_1, "label_smoothing": 0.3}, True),
+        (at_1, {"weight": none_for_1}, True),
+        (at_1, {"weight": none_for_1, "label_smoothing": 0.3}, True),
+        (at_1, {"weight": none_for_1, "label_smoothing": 1.0}, True),
+        (at_1, {}, False),
+        (q, {"label_smoothing": 0.3}, False),
+        (q + 1, {}, False),
+    )
+    tolerance = 2e-6 if dtype == np.float32 else 1e-14
+    for target, options, finite in calls:
+        options = {"reduction": "none", **options}
+        losses = ln.cross_entropy(x, target, **options)
+        assert np.isfinite(losses).all() == finite and not np.isnan(losses).any(), options
+        expected = reference.cross_entropy(x, target, **options)
+        np.testing.assert_allclose(losses, expected, rtol=tolerance, atol=tolerance)
+        assert_same_bits(ln.cross_entropy_with_grad(x, target, **options)[0], losses)
+        assert np.isfinite(ln.cross_entropy_backward(x, target, **options)).all()
+        if classes == 40 and options.get("label_smoothing") != 1.0 and "weight" in options:
+            assert_same_bits(njit_call("cross_entropy", (x, target), options), losses)
+
+
+def test_what_is_no_number_stays_none(backend, dtype):
+    """Rows of nothing but -inf, of NaN and of +inf, whatever their shares."""
+    x = np.array([[-np.inf] * 3, [np.nan, 0, 1], [np.inf, 0, 1]], dtype)
+    for q in (np.zeros_like(x), np.full_like(x, 0.5)):
+        assert np.isnan(ln.cross_entropy(x, q, reduction="none")[:2]).all()
+    assert np.isnan(ln.cross_entropy(x, np.full_like(x, 0.5), reduction="none")).all()
+    assert np.isnan(ln.cross_entropy(x, np.zeros(3, int), reduction="none")).all()
+
+
+@pytest.mark.parametrize("classes", [2, 5, 16, 17, 40, 1000, 5000])
+def test_relative_error_next_to_the_certain_class(classes, backend, dtype):
+    """-log(1 + r) where the others' sum r is small: log_softmax([20, 0])[0] is -2.06e-9, not 0."""
+    mp = mpmath.mp.clone()
+    mp.prec = 120
+    for top in (0.5, 1, 3, 8, 20, 40, 80):
+        x = np.full((1, classes), -2.0, dtype)
+        x[0, ::3] = 0
+        x[0, classes // 2] = top + math.log2(classes)
+        others = [
+            (v, n)
+            for v, n in zip(*np.unique(np.delete(x, classes // 2), return_counts=True), strict=True)
+        ]
+        best = mp.mpf(float(x[0, classes // 2]))
+        exact = mp.log1p(mp.fsum(int(n) * mp.exp(mp.mpf(float(v)) - best) for v, n in others))
+        target = np.array([classes // 2])
+        found = [
+            -ln.log_softmax(x)[0, classes // 2],
+            ln.cross_entropy(x, target),
+            ln.cross_entropy_with_grad(x, target)[0],
+            ln.cross_entropy(x, np.eye(classes, dtype=dtype)[target]),
+            ln.cross_entropy_with_grad(x, np.eye(classes, dtype=dtype)[target])[0],
+        ]
+        if backend == "numba" and classes in (2, 40):
+            found.append(-njit_call("log_softmax", (x,), {})[0, classes // 2])
+            found.append(njit_call("cross_entropy", (x, target), {}))
+        # What remains is the rounding of x - max, which the exponential multiplies.
+        bound = (8 + float(best)) * np.finfo(dtype).eps
+        for value in found:
+            assert abs(mp.mpf(float(value)) / exact - 1) < bound, (top, value, exact)
+
+
+def test_a_sum_beside_the_largest_number_does_not_change_softmax(backend, dtype):
+    x = np.array([[20, 0, -1], [0.2, 0.1, 0.3]], dtype)
+    e = ln.exp(x - x.max(1, keepdims=True))
+    assert_same_bits(ln.softmax(x), e * (1 / ((e[:, 0] + e[:, 2]) + e[:, 1]))[:, None])
 
 
 def test_nan_in_a_row_stays_in_its_row(backend, dtype, rng):

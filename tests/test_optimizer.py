@@ -1,5 +1,6 @@
 """Optimizer steps: formulas, PyTorch, backends, threads, @njit, bad input."""
 
+import functools
 import math
 
 import numba
@@ -97,6 +98,40 @@ def test_against_reference(kind, backend, dtype, rng):
     ):
         assert actual.dtype == dtype
         np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_variance_is_not_below_zero(momentum, backend, dtype):
+    """Centred RMSprop with a constant gradient: v less the mean's square was -1.7e-18, and its root NaN."""
+    grad = np.array([0.1, -0.3, 1e-3, 7.0, 1 / 3], dtype)
+    arrays = [np.zeros(5, dtype) for _ in range(4)]
+    inside = [a.copy() for a in arrays]
+    run = _njit_rmsprop()
+    for _ in range(6000):
+        param, v, buffer, average = arrays
+        ln.rmsprop_step(
+            param, grad, v, lr=1e-3, momentum=momentum, momentum_buffer=buffer, grad_average=average
+        )
+    assert all(np.isfinite(a).all() for a in arrays)
+    run(6000, grad, momentum, *inside)
+    assert_same_bits(tuple(inside), tuple(arrays))
+    # NaN in a gradient is still told.
+    param, v, buffer, average = arrays
+    ln.rmsprop_step(param, grad * np.nan, v, grad_average=average)
+    assert np.isnan(param).all()
+
+
+@functools.cache
+def _njit_rmsprop():
+    @numba.njit
+    def run(steps, grad, momentum, param, v, buffer, average):
+        for _ in range(steps):
+            ln.rmsprop_step(
+                param, grad, v, lr=1e-3, momentum=momentum, momentum_buffer=buffer,
+                grad_average=average,
+            )  # fmt: skip
+
+    return run
 
 
 TORCH = {

@@ -255,13 +255,14 @@ def test_error_of_biases(backend, dtype, rng):
 
 
 def test_a_count_beyond_the_exact_integers_of_float32(backend):
-    """2^24 + 2^22 + 3 rows, of which all but one are ignored or all count."""
+    """What a mean divides by is the nearest float32 of the count of rows, not a float32 counter."""
     rows = (1 << 24) + (1 << 22) + 3
     logits, target = np.zeros((rows, 1), np.float32), np.zeros(rows, np.int64)
-    logits_of_two = np.broadcast_to(np.float32(0), (rows, 1))
-    assert ln.cross_entropy(logits_of_two, target) == 0
-    target[1:] = -100
-    gradient = ln.cross_entropy_backward(logits, target, dy=8.0)
-    assert gradient.shape == logits.shape and not gradient.any()
-    problem = loss._Problem("cross_entropy", logits, target, None, "mean", 0.0, 0)
-    assert problem.divisor() == np.float32(rows - 1)
+    problem = loss._Problem("cross_entropy", logits, target, None, "mean", 0.0, -100)
+    assert problem.divisor() == np.float32(rows)
+    scale = np.float32(1) / np.float32(rows)
+    shares = np.full((rows, 1), 3, np.float32)  # of which the gradient is 0, and the loss is too
+    assert ln.cross_entropy(logits, shares) == 0
+    assert (
+        loss._Problem("cross_entropy", logits, shares, None, "mean", 0.0, 0).scale(1.0)[0] == scale
+    )

@@ -320,7 +320,7 @@ def conv2d_backward(
     Notes
     -----
     dx sums over (k, oh, ow), dweight over (n, oh, ow), each in that order and fused; dbias in
-    16 lanes. Beyond its border dy counts as zeros.
+    runs of 2048 terms, as `softmax` sums. Beyond its border dy counts as zeros.
     """
     op, given = "conv2d_backward", (dy, x, weight)
     needs_dx = checks.flag(op, "needs_dx", needs_dx)

@@ -163,7 +163,7 @@ def linear_backward(
     dweight : ndarray, shape (I, O)
         x.T @ dy, summed over the rows in order.
     dbias : ndarray, shape (O,)
-        The sum of dy over the rows, in order.
+        The sum of dy over the rows, in order; of more than 2048 rows in runs, as `softmax` sums.
 
     Raises
     ------

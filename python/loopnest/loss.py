@@ -78,7 +78,8 @@ def softmax(x: Any, axis: int = -1, out: np.ndarray | None = None) -> np.ndarray
 
     Notes
     -----
-    The sum runs in 16 interleaved partial sums, folded 8, 4, 2, 1.
+    The sum is added in runs of 2048 terms: each in 16 interleaved partial sums, folded 8, 4, 2, 1,
+    and the totals of the runs pairwise, in a tree whose shape depends on their number alone.
     """
     return _softmax("softmax", x, axis, out)
 
@@ -87,6 +88,12 @@ def log_softmax(x: Any, axis: int = -1, out: np.ndarray | None = None) -> np.nda
     """Logarithm of `softmax`, as (x - max) - log(sum of exp(x - max)).
 
     Parameters, returns and errors are those of `softmax`.
+
+    Notes
+    -----
+    Where the largest number m of a row has most of the sum, log(1 + r) serves, r the sum of the others:
+    the result for m keeps a relative error of a few units in the last place, and what rounding
+    x - m brings with it.
     """
     return _softmax("log_softmax", x, axis, out)
 
@@ -253,7 +260,8 @@ def cross_entropy(
     Returns
     -------
     float32 or float64 number, or for "none" an ndarray of the target rows' shape
-        The mean over no rows is NaN.
+        The mean over no rows is NaN. A class whose share or weight is 0 counts nothing, with a
+        logit of -inf too.
 
     Raises
     ------

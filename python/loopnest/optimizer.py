@@ -303,7 +303,7 @@ def rmsprop_step(
         As param, needed if ``momentum`` is not 0; overwritten.
     grad_average : ndarray, optional
         Running mean of the gradient, as param; overwritten. Makes the centered form: v less
-        the square of this mean takes the place of v.
+        the square of this mean, but at least 0, takes the place of v.
 
     Raises
     ------

@@ -171,6 +171,11 @@ def avg_pool2d(
     TypeError, ValueError
         For arguments that do not fit, before anything is written.
 
+    Notes
+    -----
+    A window's columns are added up from the top, then what came of them from the left. In a window
+    of more than 2048 terms both sums go in runs, as `softmax` sums.
+
     Examples
     --------
     >>> import numpy as np, loopnest as ln
@@ -412,7 +417,7 @@ def _planes(op: str, x: Any, out: np.ndarray | None) -> tuple[np.ndarray, np.nda
 
 
 def global_avg_pool2d(x: Any, out: np.ndarray | None = None) -> np.ndarray:
-    """Mean of each plane, summed in 16 interleaved partial sums.
+    """Mean of each plane, summed in runs of 2048 terms as `softmax` is.
 
     Parameters
     ----------
