@@ -7,7 +7,7 @@ import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import BaseError, CCompilerError
@@ -127,13 +127,7 @@ class WithKernelSources(build_py):
 
 
 setup(
-    packages=[
-        "loopnest",
-        "loopnest.ckernels",
-        "loopnest.include",
-        "loopnest.kernels",
-        "loopnest.overloads",
-    ],
+    packages=["loopnest.include", "loopnest.kernels", *find_packages("python")],
     package_dir={
         "loopnest": "python/loopnest",
         "loopnest.kernels": "kernels",

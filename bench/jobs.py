@@ -20,10 +20,10 @@ from timing import Prepared
 
 def logic_step(case: Case, arguments: tuple) -> Prepared:
     """Loss and gradient by the logits of one batch, forward and backward."""
-    from loopnest import logic_training
+    from loopnest.logic import training
 
     net = reference_jobs.logic_network()
-    engine = logic_training.Engine(net)
+    engine = training.Engine(net)
     bits, labels = arguments
     return Prepared(
         engine.gradient, (bits, labels),

@@ -47,7 +47,7 @@ class Recorder:
 
 def kernel_calls(function: Any, arguments: tuple, options: dict[str, Any]) -> list:
     """(kernel, arguments) of every kernel call that a public call makes."""
-    from loopnest import backend
+    from loopnest.runtime import backend
 
     calls: list[tuple[Any, tuple]] = []
     kernels = backend.kernels

@@ -7,7 +7,7 @@
  * they led to (machine code to call, its arguments, the output's shape). A call whose
  * arrays are beyond doubt and whose key is known is done here, in 0.2 us; anything else is a
  * miss: None is returned, and Python checks, computes, and tells what is wrong. See
- * python/loopnest/direct.py, which makes the plans. Neither cffi nor Numba's dispatcher can be had
+ * python/loopnest/runtime/replay.py, which makes the plans. Neither cffi nor Numba's dispatcher can be had
  * below 1 us for four arrays, hence this file.
  *
  * One plan calls C kernels and Numba's alike: both take integers, addresses and doubles only. In the
@@ -103,7 +103,7 @@ static PyArray_Descr *float32, *float64, *int64; /* the ones of native byte orde
 static uint64_t factors[MOST_KEY];               /* of the hash, a sum of products */
 static int threads = 2; /* that a call may use; 2 stands for more than one until it is told */
 
-/* Threads that wait for work: of python/loopnest/threads.py, which started them. */
+/* Threads that wait for work: of python/loopnest/runtime/threads.py, which started them. */
 static struct {
     ln_split_call *split;
     ln_semaphore *semaphore;

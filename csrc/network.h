@@ -1,6 +1,6 @@
 /* network.h: the kernels of a network that is written out as one C file (Network.to_c).
  *
- * Not compiled into the library: python/loopnest/export_c.py copies from here the pieces that a
+ * Not compiled into the library: python/loopnest/network/export_c.py copies from here the pieces that a
  * network needs, each from its mark to the next, with the headers that hold the scalar functions.
  * Plain loops that keep the contract of the kernels proper: one accumulator for each output,
  * terms in the order (c, r, s), multiply-adds fused, padding multiplied as zeros, bias last. */

@@ -1,5 +1,5 @@
 /* spin.h: counting semaphores that spin before they sleep, and calls split over those who wait; for
- * python/loopnest/threads.py and csrc/direct.c.
+ * python/loopnest/runtime/threads.py and csrc/direct.c.
  *
  * Waking a sleeping thread takes tens of microseconds, as long as many a kernel runs, so
  * whoever waits looks for a while first. Not part of the public interface. */

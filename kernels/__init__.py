@@ -2,7 +2,7 @@
 
 Kernels take contiguous arrays, outputs last, sizes from the arrays and options
 as plain ints. They check nothing and allocate nothing large: that is the work of
-the package above. ``loopnest.ckernels`` has the same modules and functions in C.
+the package above. ``loopnest.ops.c`` has the same modules and functions in C.
 
 A module is imported when it is first asked for. So modules of plain rules, which do not import
 Numba, serve the package where Numba is absent.

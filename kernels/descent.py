@@ -29,9 +29,9 @@ from loopnest.kernels.simd import bits_of, fma, peek, prefer_wide, select
 from loopnest.kernels.simd_lanes import BLOCK, load_block, store
 from loopnest.kernels.slope import gelu_slope, silu_slope
 
-# The numbers of loopnest.descent.OBJECTIVES, in that order
+# The numbers of loopnest.descent.descent.OBJECTIVES, in that order
 EXP, SIGMOID, TANH, RELU, LEAKY_RELU, SILU, GELU, GELU_TANH, GELU_ERF = range(9)
-# and of loopnest.descent.METHODS; momentum has one number for each convention.
+# and of loopnest.descent.descent.METHODS; momentum has one number for each convention.
 GD, EMA, HEAVY_BALL, LOOKBACK, NESTEROV, RMSPROP, ADAGRAD, ADAM, ADAMW, LION = range(10)
 
 WIDTH = 512  # a multiple of BLOCK

@@ -7,7 +7,7 @@ import pytest
 import skips
 
 import loopnest as ln
-from loopnest import threads
+from loopnest.runtime import threads
 
 
 @pytest.hookimpl(wrapper=True)

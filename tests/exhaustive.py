@@ -37,15 +37,15 @@ DOUBLE_PIECES = 20  # tasks of each function in float64
 
 def scan_piece(name: str, piece: int, step: int) -> tuple[str, scan.Errors, int]:
     """(function, errors, inputs on which the backends differ in bits) of one piece."""
-    import loopnest.ckernels
     import loopnest.kernels
+    import loopnest.ops.c
 
     function, errors, different = scan.FUNCTIONS[name], scan.Errors(), 0
     size = scan.EVERY // PIECES
     for first in range(piece * size, (piece + 1) * size, BLOCK * step):
         x = scan.inputs(first, min(first + BLOCK * step, (piece + 1) * size), step)
         exact = scan.exact_values(function, x)
-        numba_y, c_y = (function.run(k, x) for k in (loopnest.kernels, loopnest.ckernels))
+        numba_y, c_y = (function.run(k, x) for k in (loopnest.kernels, loopnest.ops.c))
         errors.add(scan.errors_of(numba_y, exact, x))
         if numba_y.tobytes() != c_y.tobytes():
             nan = np.isnan(numba_y) & np.isnan(c_y)
@@ -55,10 +55,10 @@ def scan_piece(name: str, piece: int, step: int) -> tuple[str, scan.Errors, int]
 
 def double_piece(name: str, count: int, seed: int) -> tuple[str, scan.Errors, int]:
     """The same of ``count`` random float64 inputs."""
-    import loopnest.ckernels
     import loopnest.kernels
+    import loopnest.ops.c
 
-    return name, *double.scan(name, count, seed, loopnest.kernels, loopnest.ckernels)
+    return name, *double.scan(name, count, seed, loopnest.kernels, loopnest.ops.c)
 
 
 def run_all(jobs: list[tuple], processes: int) -> dict[str, tuple[scan.Errors, int]]:

@@ -16,8 +16,8 @@ from fuzz_kinds import NAMES, Option
 from numba.core.errors import TypingError
 
 import loopnest as ln
-from loopnest import threads
-from loopnest.packing import PackedWeight
+from loopnest.ops.packing import PackedWeight
+from loopnest.runtime import threads
 
 TYPES = "types"  # a compile-time refusal: TypeError or ValueError, which Python tells apart
 

@@ -66,7 +66,7 @@ class _GuardedNumPy:
 def _guard_package(side: str) -> None:
     """Let every array that the package makes, work space included, be guarded."""
     import loopnest  # noqa: F401
-    from loopnest import scratch
+    from loopnest.runtime import scratch
 
     for name, module in list(sys.modules.items()):
         if name.startswith("loopnest.") and getattr(module, "np", None) is np:

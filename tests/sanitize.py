@@ -85,7 +85,7 @@ def every_case() -> None:
     from helpers import assert_same_bits
 
     import loopnest as ln
-    from loopnest import threads
+    from loopnest.runtime import threads
 
     assert "sanitize" in ln.__file__, ln.__file__
     for case in SMALL:

@@ -11,8 +11,8 @@ import pytest
 from helpers import assert_same_bits
 
 import loopnest as ln
-from loopnest import backend as backends
-from loopnest import threads
+from loopnest.runtime import backend as backends
+from loopnest.runtime import threads
 
 
 def run_python(code, **environment):
@@ -178,7 +178,7 @@ def test_in_a_forked_child():
     code = """
 import os
 import numpy as np, loopnest as ln
-from loopnest import threads
+from loopnest.runtime import threads
 threads.SERIAL_BELOW = 0
 ln.set_num_threads(2)
 for backend in ("numba", "c"):

@@ -8,7 +8,7 @@ import pytest
 from helpers import assert_same_bits
 
 import loopnest as ln
-from loopnest import descent, numpy_descent
+from loopnest.descent import descent, python_loop
 from loopnest.kernels import descent as kernels
 
 CASES = {
@@ -395,7 +395,7 @@ def test_numbers_of_kernels_and_package_agree():
     for name in (*descent.OBJECTIVES, *descent.METHODS):
         plain = name.upper().replace("-", "_")
         assert getattr(lib, "LN_" + plain) == getattr(kernels, plain)
-    assert descent.METHODS[numpy_descent._LION] == "lion"
+    assert descent.METHODS[python_loop._LION] == "lion"
 
 
 BAD = [

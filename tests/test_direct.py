@@ -12,9 +12,10 @@ import pytest
 from cases import CASES
 
 import loopnest as ln
-from loopnest import activation, backend, convolution, dense, direct, optimizer, pooling, threads
+from loopnest.ops import activation, convolution, dense, optimizer, pooling
+from loopnest.runtime import backend, replay, threads
 
-pytestmark = pytest.mark.skipif(direct._Op is None, reason="loopnest._direct is not built here")
+pytestmark = pytest.mark.skipif(replay._Op is None, reason="loopnest._direct is not built here")
 
 BACKENDS = ln.available_backends()
 RNG = np.random.default_rng(5)
@@ -38,7 +39,7 @@ class Subclass(np.ndarray):
     pass
 
 
-def repeated(op: direct.Op, *arguments):
+def repeated(op: replay.Op, *arguments):
     return op.call(*arguments, backend.kernels, threads.SERIAL_BELOW)
 
 
@@ -233,10 +234,10 @@ def test_op_refuses_what_it_cannot_hold():
     refused = ("", 0), ("r" * 9, 0), ("rx", 0), ("r", -1), ("r", 9), ("roooo", 0), ("or", 0)
     for kinds, live in refused:
         with pytest.raises(ValueError, match="kinds"):
-            direct._Op(kinds, live)
+            replay._Op(kinds, live)
     with pytest.raises(TypeError):
-        direct._Op("ro", live=1)
-    made = direct._Op("ro", 0)
+        replay._Op("ro", live=1)
+    made = replay._Op("ro", 0)
     x = np.ones(3)
     many = (x, None, *range(200))
     assert made.call() is None and made.call(x) is None and made.call(*many) is None
@@ -250,11 +251,11 @@ def test_op_refuses_what_it_cannot_hold():
 def all_calls_large(monkeypatch):
     monkeypatch.setattr(threads, "SERIAL_BELOW", 0)
     monkeypatch.setattr(threads, "_helpers", None)
-    monkeypatch.setattr(direct, "_kernel_plans", {})
+    monkeypatch.setattr(replay, "_kernel_plans", {})
     ops = (dense, "_LINEAR"), (convolution, "_CONV2D"), (pooling, "_MAX"), (pooling, "_AVERAGE")
     for module, name in (*ops, (pooling, "_GLOBAL_MAX")):  # other tests have filled theirs
         kinds = getattr(module, name)._kinds
-        monkeypatch.setattr(module, name, direct.Op(kinds))
+        monkeypatch.setattr(module, name, replay.Op(kinds))
     before = ln.get_num_threads()
     yield
     ln.set_num_threads(before)
@@ -327,7 +328,7 @@ def test_large_kernel_calls_are_repeated_over_any_number_of_threads(
             assert all(call() == expected for _ in range(4)), name
             if n > 1 and hasattr(threads._helpers.jobs.semaphore, "addresses"):
                 with monkeypatch.context() as patch:
-                    patch.delattr(direct, "_split")  # Python's way
+                    patch.delattr(replay, "_split")  # Python's way
                     assert all(call() == expected for _ in range(4)), name
 
 

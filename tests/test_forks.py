@@ -87,7 +87,7 @@ def test_while_the_lock_is_held():
     code = (
         CHILD
         + """
-from loopnest import backend
+from loopnest.runtime import backend
 
 held, go = threading.Event(), threading.Event()
 

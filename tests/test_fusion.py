@@ -8,11 +8,11 @@ import reference
 from helpers import assert_same_bits
 
 import loopnest as ln
-from loopnest import execute
-from loopnest.fusion import fused
-from loopnest.lowering import Lowering, Node
-from loopnest.network import Input, Network
-from loopnest.program import Value
+from loopnest.network import execute
+from loopnest.network.fusion import fused
+from loopnest.network.lowering import Lowering, Node
+from loopnest.network.network import Input, Network
+from loopnest.network.program import Value
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def test_njit_refuses_unknown_and_unequal():
 
 
 def test_threads_do_not_change_bits(backend, monkeypatch):
-    from loopnest import threads
+    from loopnest.runtime import threads
 
     a, b = inputs(np.float32)
     one = ln.gate_forward("xor", a, b)

@@ -107,7 +107,7 @@ def test_an_error_of_a_long_call_reaches_the_caller():
     """Through the thread that runs it."""
     code = """
     import numpy as np
-    from loopnest import threads
+    from loopnest.runtime import threads
 
     def fail():
         raise ZeroDivisionError("of the function")

@@ -129,7 +129,7 @@ def test_own_names():
 
 def test_own_names_are_the_same_in_every_process(tmp_path):
     source = (
-        "from loopnest.overloads import common\n"
+        "from loopnest.ops.njit import common\n"
         "print(common.activate('conv2d', 'gelu').__qualname__)\n"
         "print(common.pair_of('conv2d', 'stride', 1, 1).__qualname__)\n"
     )

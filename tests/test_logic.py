@@ -7,11 +7,12 @@ import pytest
 import reference_logic as reference
 
 import loopnest as ln
-from loopnest import logic_training, threads
+from loopnest.logic import training
+from loopnest.runtime import threads
 
 KERNELS = [
     importlib.import_module(f"loopnest.{package}.logic")
-    for package, name in (("kernels", "numba"), ("ckernels", "c"))
+    for package, name in (("kernels", "numba"), ("ops.c", "c"))
     if name in ln.available_backends()
 ]
 
@@ -76,7 +77,7 @@ def test_soft_scores(count, dtype, backend):
 @pytest.mark.parametrize("count", [1, 33, 70])
 def test_gradient_against_finite_differences(count, backend):
     net, (x, y) = network(np.float64), problem(count)
-    engine = logic_training.Engine(net)
+    engine = training.Engine(net)
     total = engine.gradient(x, y)
     assert np.isclose(total / count, reference.mean_loss(net, x, y), rtol=1e-12)
     rng = np.random.default_rng(0)
@@ -93,7 +94,7 @@ def test_gradient_against_finite_differences(count, backend):
 @pytest.mark.parametrize("neuron", [0, 25, 51, 62])
 def test_each_logit_of_a_neuron(neuron):
     net, (x, y) = network(np.float64), problem(40)
-    engine = logic_training.Engine(net)
+    engine = training.Engine(net)
     engine.gradient(x, y)
     for k in range(16):
         up, down = net.logits.copy(), net.logits.copy()
@@ -112,7 +113,7 @@ def test_bits_do_not_depend_on_backend_or_threads(count, dtype, monkeypatch):
         for workers in (1, 2, 3):
             monkeypatch.setattr(threads, "_count", workers)
             with ln.use_backend(name):
-                engine = logic_training.Engine(net)
+                engine = training.Engine(net)
                 loss = engine.gradient(x, y)
                 scores = net.scores(x, soft=True)
             results.append((loss, engine.shares.tobytes(), scores.tobytes()))
@@ -127,7 +128,7 @@ def test_instruction_sets_give_the_same_bits():
         for isa in ("base", "avx2", "avx512"):
             if _c.lib.ln_select_isa(isa.encode()) == 0:
                 with ln.use_backend("c"):
-                    engine = logic_training.Engine(net)
+                    engine = training.Engine(net)
                     engine.gradient(x, y)
                     packed = net.pack()
                     found.add((engine.shares.tobytes(), packed.scores(x).tobytes()))

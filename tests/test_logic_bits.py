@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loopnest as ln
-from loopnest import netlist, threads
-from loopnest.packed_logic import all_samples
+from loopnest.logic import netlist
+from loopnest.logic.packed import all_samples
+from loopnest.runtime import threads
 
 
 def random_netlist(seed, inputs, gates, outputs):
@@ -123,7 +124,7 @@ def test_state_of_both_backends():
     packed = ln.PackedLogic(random_netlist(8, 12, 90, 20), simplify=False)
     program, x = packed._program, bits(8, 300, 12)
     states = set()
-    for package, name in (("kernels", "numba"), ("ckernels", "c")):
+    for package, name in (("kernels", "numba"), ("ops.c", "c")):
         if name in ln.available_backends():
             kernels = importlib.import_module(f"loopnest.{package}.logic_bits")
             state, seen = np.zeros(program.rows * 8, np.uint64), np.zeros(1, np.uint8)

@@ -8,8 +8,9 @@ import pytest
 import reference_logic as reference
 
 import loopnest as ln
-from loopnest import logic_files, logic_training, threads
-from loopnest.logic_network import unique_pairs
+from loopnest.logic import files, training
+from loopnest.logic.network import unique_pairs
+from loopnest.runtime import threads
 
 
 def rule(samples=300, seed=0):
@@ -129,7 +130,7 @@ class Interrupted(Exception):
 
 def interrupt_after(monkeypatch, epochs):
     """Let training fail in the middle of a later epoch."""
-    original = logic_training.Engine.gradient
+    original = training.Engine.gradient
     steps = [0]
 
     def gradient(self, x, y):
@@ -138,7 +139,7 @@ def interrupt_after(monkeypatch, epochs):
             raise Interrupted
         return original(self, x, y)
 
-    monkeypatch.setattr(logic_training.Engine, "gradient", gradient)
+    monkeypatch.setattr(training.Engine, "gradient", gradient)
 
 
 def test_resumed_to_the_same_bits(tmp_path, monkeypatch):
@@ -169,7 +170,7 @@ def test_a_failed_write_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     def full_disk(*arguments):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(logic_files.os, "fsync", full_disk)
+    monkeypatch.setattr(files.os, "fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
         trained(epochs=4, checkpoint=path)
     assert path.read_bytes() == before

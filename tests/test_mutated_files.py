@@ -111,7 +111,7 @@ def npz_file(kind: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file.npz"
         if kind == "sweep":
-            from loopnest import sweep
+            from loopnest.app import sweep
 
             sweep.Map(sweep_settings()).save(path)
         else:
@@ -123,7 +123,7 @@ def npz_file(kind: str) -> bytes:
 
 
 def sweep_settings():
-    from loopnest import sweep
+    from loopnest.app import sweep
 
     return sweep.Settings("gelu", (0.01, 1.0, 4), "start", (-1.0, 1.0, 5), 0.0)
 
@@ -140,7 +140,7 @@ def load_checkpoint(path: Path) -> None:
 
 
 def load_sweep(path: Path) -> None:
-    from loopnest import sweep
+    from loopnest.app import sweep
 
     sweep.Map.load(path, sweep_settings())
 

@@ -241,8 +241,8 @@ def test_what_cannot_be_changed(change, error, message):
 
 
 def two_outputs():
-    from loopnest.lowering import Node
-    from loopnest.network import Input, Network
+    from loopnest.network.lowering import Node
+    from loopnest.network.network import Input, Network
 
     nodes = [Node("Relu", ("x",), ("y",)), Node("Tanh", ("x",), ("z",))]
     return Network(nodes, [Input("x", (None, 4), np.dtype("f4"))], ["y", "z"], {})

@@ -11,8 +11,8 @@ from onnx.backend.test.loader import load_model_tests
 from onnx.backend.test.runner import Runner
 
 import loopnest as ln
+from loopnest.network.onnx.table import SUPPORTED
 from loopnest.onnx_backend import LoopnestBackend
-from loopnest.onnx_table import SUPPORTED
 
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 with warnings.catch_warnings():  # its generated cases overflow on purpose

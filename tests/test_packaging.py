@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import loopnest as ln
-from loopnest import direct
+from loopnest.runtime import replay
 
 ROOT = Path(__file__).resolve().parents[1]
 NO_NUMBA = "import sys; sys.modules['numba'] = None\n"
@@ -144,13 +144,13 @@ def test_wheel_holds_the_package(wheel):
     assert "-cp310-abi3-" in wheel.name
     expected = {f"loopnest/{name}" for name in python_sources("python/loopnest")}
     expected |= {f"loopnest/kernels/{name}" for name in python_sources("kernels")}
-    if direct._Op is not None:  # as in this environment, so in the wheel
+    if replay._Op is not None:  # as in this environment, so in the wheel
         expected.add("loopnest/_direct.abi3.so")
     expected |= {"loopnest/_c.abi3.so", "loopnest/include/loopnest.h", "loopnest/py.typed"}
     assert expected | {"loopnest/libloopnest.a"} <= names
     assert {n.partition("/")[0] for n in names if ".dist-info" not in n} == {"loopnest"}
-    assert "loopnest = loopnest.cli:main" in text
-    assert "init = loopnest.overloads:init" in text
+    assert "loopnest = loopnest.app.cli:main" in text
+    assert "init = loopnest.ops.njit:init" in text
 
 
 def test_main_job_from_the_wheel(installed):
@@ -171,8 +171,8 @@ def test_installed_modules_come_from_one_place(installed):
         + " or n in ('kernels', 'ckernels', 'overloads')}))\n"
     )
     files = json.loads(modules.splitlines()[-1])
-    assert {"loopnest", "loopnest.kernels", "loopnest.ckernels", "loopnest._c"} <= set(files)
-    assert "loopnest.overloads.activation" in files
+    assert {"loopnest", "loopnest.kernels", "loopnest.ops.c", "loopnest._c"} <= set(files)
+    assert "loopnest.ops.njit.activation" in files
     assert all(name.startswith("loopnest") for name in files)
     # (the compiled extension also holds a `lib`, which is no file)
     inside = str(installed.folder / "loopnest")
@@ -193,7 +193,7 @@ def test_without_numba(installed):
     used, message = installed.run(code).splitlines()
     assert used == "c c"
     assert "pip install numba" in message
-    main = "from loopnest.cli import main; sys.exit(main(['reproduce']))"
+    main = "from loopnest.app.cli import main; sys.exit(main(['reproduce']))"
     assert "Numba" not in installed.run(NO_NUMBA + main).splitlines()[0]
 
 

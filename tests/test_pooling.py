@@ -10,7 +10,7 @@ from scipy import ndimage
 from test_convolution import MAPPED
 
 import loopnest as ln
-from loopnest import pooling
+from loopnest.ops import pooling
 
 
 def test_worked_pooling(backend, dtype):

@@ -9,18 +9,9 @@ import numpy as np
 import pytest
 
 import loopnest as ln
-from loopnest import (
-    activation,
-    backend,
-    cli,
-    direct,
-    info,
-    reproduce,
-    terminal,
-    warmup,
-    worked_problems,
-    worked_sheet,
-)
+from loopnest.app import cli, info, reproduce, warmup, worked_problems, worked_sheet
+from loopnest.ops import activation
+from loopnest.runtime import backend, replay, terminal
 
 BACKENDS = ln.available_backends()
 
@@ -151,8 +142,8 @@ def wrong_gelu(monkeypatch, name, change):
     # A call that came before is repeated with the kernel it had.
     for value in vars(activation).values():
         for op in value.values() if isinstance(value, dict) else [value]:
-            if isinstance(op, direct.Op):
-                monkeypatch.setattr(op, "call", direct._never)
+            if isinstance(op, replay.Op):
+                monkeypatch.setattr(op, "call", replay._never)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -319,6 +310,9 @@ def test_without_rich(monkeypatch, capsys):
 
 def test_the_installed_command():
     found = subprocess.run(
-        [sys.executable, "-m", "loopnest.cli", "info"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "loopnest.app.cli", "info"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "backends available" in found.stdout

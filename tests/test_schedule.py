@@ -49,7 +49,7 @@ def test_schedules_are_pytorchs():
         ("exponential", 0.9): lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.9),
         ("cosine", 0.0): lambda o: torch.optim.lr_scheduler.CosineAnnealingLR(o, STEPS),
     }
-    from loopnest.schedule import factors
+    from loopnest.descent.schedule import factors
 
     for schedule, make in made.items():
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_backend import run_python
 
-from loopnest import scratch
+from loopnest.runtime import scratch
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def test_threads_do_not_share():
 def test_in_a_forked_child():
     code = """
 import os
-from loopnest import scratch
+from loopnest.runtime import scratch
 with scratch.take(1000) as work:
     work[:] = 1
     child = os.fork()

@@ -14,8 +14,9 @@ from test_export_c import compiled, run
 from test_logic import KERNELS as LOGIC
 
 import loopnest as ln
-from loopnest import loss, threads
 from loopnest.kernels import arrange
+from loopnest.ops import loss
+from loopnest.runtime import threads
 
 
 @pytest.fixture

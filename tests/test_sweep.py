@@ -12,7 +12,7 @@ import pytest
 from helpers import assert_same_bits, hear_interrupts
 
 import loopnest as ln
-from loopnest import cli, sweep
+from loopnest.app import cli, sweep
 
 SMALL = ["--lr", "0.1:10:7", "--start", "-3:2:9", "--steps", "200", "--backend", "c"]
 
@@ -117,8 +117,8 @@ def test_interrupt_keeps_what_is_done_and_resume_goes_on(tmp_path):
     (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
     arguments = ["slow.py:f,df", "--lr", "0.1:0.9:40", "--start", "-3:2:5", "--steps", "30"]
     arguments += ["--backend", "c"]
-    command = [sys.executable, "-m", "loopnest.cli", "sweep", *arguments, "--out", "map.npz"]
-    code = "import sys; from loopnest import cli; sys.exit(cli.main(sys.argv[1:]))"
+    command = [sys.executable, "-m", "loopnest.app.cli", "sweep", *arguments, "--out", "map.npz"]
+    code = "import sys; from loopnest.app import cli; sys.exit(cli.main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, *command[3:]]
     child = subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, preexec_fn=hear_interrupts

@@ -13,7 +13,7 @@ from helpers import assert_same_bits
 from test_backend import run_python
 
 import loopnest as ln
-from loopnest import threads
+from loopnest.runtime import threads
 
 
 @pytest.fixture(params=["spin", "plain"])
@@ -213,7 +213,7 @@ def test_an_interrupt_leaves_no_helper_at_work():
     code = """
 import os, signal, threading, time
 import loopnest as ln
-from loopnest import threads
+from loopnest.runtime import threads
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored under nohup
 threads.SERIAL_BELOW = 0
 ln.set_num_threads(2)
@@ -251,7 +251,7 @@ print(threading.active_count())
 _LARGE = """
 import atexit, functools, os, threading
 import numpy as np, loopnest as ln
-from loopnest import threads
+from loopnest.runtime import threads
 if {plain}: threads._semaphore = functools.partial(threads._PlainSemaphore, 0)
 threads.SERIAL_BELOW = 0
 ln.set_num_threads(4)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import loopnest as ln
-from loopnest import _c, ckernels, kernels
+from loopnest import _c, kernels
 from loopnest.kernels import convolution_plan
 from loopnest.kernels.convolution_plan import (
     CHANNELS,
@@ -30,6 +30,7 @@ from loopnest.kernels.convolution_plan import (
 )
 from loopnest.kernels.jit import _KernelCache
 from loopnest.kernels.simd_tiles import VECTOR_BYTES
+from loopnest.ops import c as ckernels
 
 SETS = ("base", "avx2", "avx512")
 SIDES = st.sampled_from([at_page_end, at_page_start])

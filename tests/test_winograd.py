@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_tiles import backends, lanes_of
 
 import loopnest as ln
-from loopnest import winograd
 from loopnest.kernels import winograd as kernel_module
+from loopnest.ops import winograd
 
 
 def bound(x, weight):

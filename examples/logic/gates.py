@@ -7,7 +7,7 @@ circuit of gates: once as neurons, once as bits.
 import numpy as np
 
 import loopnest as ln
-from loopnest import terminal
+from loopnest.runtime import terminal
 
 
 def learn() -> None:

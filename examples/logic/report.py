@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import loopnest as ln
-from loopnest import terminal
+from loopnest.runtime import terminal
 
 
 @dataclass

@@ -1,29 +1,11 @@
 """Neural-network kernels for the CPU that run inside your own loop."""
 
-from loopnest.activation import (
-    exp,
-    exp_backward,
-    gelu,
-    gelu_backward,
-    gelu_derivative,
-    leaky_relu,
-    leaky_relu_backward,
-    relu,
-    relu_backward,
-    sigmoid,
-    sigmoid_backward,
-    silu,
-    silu_backward,
-    tanh,
-    tanh_backward,
-)
-from loopnest.backend import available_backends, get_backend, use_backend
-from loopnest.circuit import Circuit
-from loopnest.convolution import conv2d, conv2d_backward
-from loopnest.dense import linear, linear_backward
-from loopnest.descent import Descent, descend
-from loopnest.gates import GATE_NAMES, Gate, gate, gate_forward
-from loopnest.layers import (
+from loopnest.descent.descent import Descent, descend
+from loopnest.logic.circuit import Circuit
+from loopnest.logic.network import LogicNetwork
+from loopnest.logic.packed import PackedLogic
+from loopnest.logic.thermometer import Thermometer
+from loopnest.network.layers import (
     GELU,
     Add,
     AvgPool2d,
@@ -45,17 +27,36 @@ from loopnest.layers import (
     Softmax,
     Tanh,
 )
-from loopnest.logic_network import LogicNetwork
-from loopnest.loss import (
+from loopnest.network.network import Network
+from loopnest.network.onnx.load import load_onnx
+from loopnest.ops.activation import (
+    exp,
+    exp_backward,
+    gelu,
+    gelu_backward,
+    gelu_derivative,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    tanh,
+    tanh_backward,
+)
+from loopnest.ops.convolution import conv2d, conv2d_backward
+from loopnest.ops.dense import linear, linear_backward
+from loopnest.ops.gates import GATE_NAMES, Gate, gate, gate_forward
+from loopnest.ops.loss import (
     cross_entropy,
     cross_entropy_backward,
     cross_entropy_with_grad,
     log_softmax,
     softmax,
 )
-from loopnest.network import Network
-from loopnest.onnx import load_onnx
-from loopnest.optimizer import (
+from loopnest.ops.optimizer import (
     adagrad_step,
     adam_step,
     adamw_step,
@@ -63,11 +64,8 @@ from loopnest.optimizer import (
     rmsprop_step,
     sgd_step,
 )
-from loopnest.output_size import conv2d_output_shape, conv2d_paddings_for
-from loopnest.packed_logic import PackedLogic
-from loopnest.packing import PackedWeight, pack_weight
-from loopnest.paths import get_include, get_library_dir
-from loopnest.pooling import (
+from loopnest.ops.packing import PackedWeight, pack_weight
+from loopnest.ops.pooling import (
     average_filter,
     avg_pool2d,
     avg_pool2d_backward,
@@ -76,7 +74,9 @@ from loopnest.pooling import (
     max_pool2d,
     max_pool2d_backward,
 )
-from loopnest.thermometer import Thermometer
-from loopnest.threads import get_num_threads, set_num_threads
+from loopnest.ops.shapes import conv2d_output_shape, conv2d_paddings_for
+from loopnest.runtime.backend import available_backends, get_backend, use_backend
+from loopnest.runtime.paths import get_include, get_library_dir
+from loopnest.runtime.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"

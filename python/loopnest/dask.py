@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 import loopnest as ln
-from loopnest import checks, output_size, pooling
-from loopnest.descent import Descent
+from loopnest.descent.descent import Descent
 from loopnest.objectives import Objective
-from loopnest.window_rules import LIMIT, extent
+from loopnest.ops import pooling
+from loopnest.ops import shapes as output_size
+from loopnest.ops.window_rules import LIMIT, extent
+from loopnest.runtime import checks
 
 try:
     import dask.array as da

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from loopnest import checks
+from loopnest.runtime import checks
 
 
 @dataclass(frozen=True, eq=False)

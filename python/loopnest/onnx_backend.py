@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx.backend.base import Backend, BackendRep
 
-from loopnest.network import Network
-from loopnest.onnx import load_onnx
+from loopnest.network.network import Network
+from loopnest.network.onnx.load import load_onnx
 
 
 class LoopnestRep(BackendRep):

@@ -1,0 +1,1 @@
+"""`descend`: many descents at once, their schedules, and objectives of n variables."""

@@ -1,0 +1,1 @@
+"""Networks of logic gates: training, packing, circuits, C and Verilog."""

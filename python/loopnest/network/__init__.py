@@ -1,0 +1,1 @@
+"""Networks: layers, programs of steps, running, compiling, gradients, C."""

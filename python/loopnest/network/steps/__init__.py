@@ -1,0 +1,1 @@
+"""Steps of a network, a file a kind."""
