@@ -70,7 +70,7 @@ def sized(network: Any, op: str, input_shape: Any, batch: int | None) -> tuple[R
 
 def clear_of_weights(op: str, network: Any) -> Any:
     """Compiled function that refuses a contiguous array within the network's weights."""
-    memory = network.weight_memory()
+    memory = network.weight_memory
     count, whole_number = len(memory.firsts), np.int64(0)
     firsts, ends = (keep(np.array(v or [0], np.int64)) for v in (memory.firsts, memory.ends))
     message = op + ": out overlaps the network's weights in memory"

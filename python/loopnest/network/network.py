@@ -118,7 +118,9 @@ class Network(Copied):
                 value = np.require(value, None, ("C", "A"))
                 value = value if name in changing else read_only(value)
             dict.__setitem__(self._buffers, name, value)
-        self._memory: Ranges | None = None
+        # Where parameters and buffers lie: outputs must not.
+        arrays = (*self._parameters.values(), *self._buffers.values())
+        self.weight_memory = Ranges(a for a in arrays if isinstance(a, np.ndarray))
 
     def _followed(self, buffers: Mapping[str, Any]) -> set[str]:
         """The buffers whose changes calls follow: those of normalisations, in the network's dtype."""
@@ -147,7 +149,7 @@ class Network(Copied):
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
-        for made in ("_pools", "_differentiated", "_memory"):  # what a copy makes anew
+        for made in ("_pools", "_differentiated", "weight_memory"):  # what a copy makes anew
             del state[made]
         state["_parameters"], state["_buffers"] = dict(self._parameters), dict(self._buffers)
         return state
@@ -158,13 +160,6 @@ class Network(Copied):
         self._parameters, self._buffers = Weights(), Weights()
         self._take_weights(parameters, buffers)
         self._pools, self._differentiated = OrderedDict(), {}
-
-    def weight_memory(self) -> Ranges:
-        """Where parameters and buffers lie: outputs must not."""
-        if self._memory is None:
-            arrays = (*self._parameters.values(), *self._buffers.values())
-            self._memory = Ranges(a for a in arrays if isinstance(a, np.ndarray))
-        return self._memory
 
     def __repr__(self) -> str:
         takes = ", ".join(f"{i.name} {i.described()}" for i in self.inputs)
@@ -206,7 +201,7 @@ class Network(Copied):
                 out = self._batch_of_one(out)
             pool = self._pool(tuple(a.shape for a in given))
         results = output_arrays(self.name, pool.program, out, (*arrays, *given))
-        if out is not None:
+        if out is not None and (len(results) > 1 or self.weight_memory.may_meet(out)):
             self._check_outputs(results)
         pool.run(given, results)
         if single:
@@ -215,11 +210,11 @@ class Network(Copied):
 
     def _check_outputs(self, results: Sequence[np.ndarray]) -> None:
         """Outputs of the caller must be apart from each other and from the weights."""
-        memory = self.weight_memory()
+        memory = self.weight_memory
         for i, result in enumerate(results):
             if memory.meet(result):
                 raise ValueError(f"{self.name}: out overlaps the network's weights in memory")
-            if any(np.may_share_memory(result, other) for other in results[:i]):
+            if i and any(np.may_share_memory(result, other) for other in results[:i]):
                 raise ValueError(f"{self.name}: out has two arrays that overlap in memory")
 
     def _known(self, arrays: Sequence[Any]) -> Pool | None:

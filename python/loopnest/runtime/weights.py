@@ -58,10 +58,23 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return np.frombuffer(memory, np.uint8).view(array.dtype).reshape(array.shape)
 
 
+def _owner(array: np.ndarray) -> Any:
+    """The object whose memory an array shows."""
+    owner: Any = array
+    while True:
+        base = owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+        if base is None:
+            return owner
+        owner = base
+
+
 class Ranges:
     """The memory of several arrays, as ranges of addresses in order."""
 
     def __init__(self, arrays: Iterable[np.ndarray]) -> None:
+        arrays = list(arrays)
+        self._owners = [_owner(array) for array in arrays]  # kept alive, so the ids stay theirs
+        self._owner_ids = set(map(id, self._owners))
         merged: list[list[int]] = []
         for first, end in sorted((a.ctypes.data, a.ctypes.data + a.nbytes) for a in arrays):
             if first == end:
@@ -72,6 +85,10 @@ class Ranges:
                 merged.append([first, end])
         self.firsts = [first for first, _ in merged]
         self.ends = [end for _, end in merged]
+
+    def may_meet(self, array: np.ndarray) -> bool:
+        """A quick look: an array that owns its memory is apart from all that others own."""
+        return not array.flags.owndata or id(array) in self._owner_ids
 
     def meet(self, array: np.ndarray) -> bool:
         """Whether a contiguous array has a byte in one of them."""
