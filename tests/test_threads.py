@@ -348,3 +348,47 @@ def test_threads_and_a_signal_handler(semaphores):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt()", "ZeroDivisionError()"])
+def test_an_error_of_any_kind_in_a_helper_reaches_the_caller(error):
+    """It must not end the helper's thread, for which the caller would wait for ever."""
+    code = f"""
+import threading, time
+import loopnest as ln
+from loopnest.runtime import threads
+threads.SERIAL_BELOW = 0
+ln.set_num_threads(2)
+raised = []
+def piece(first, last):
+    if threading.current_thread() is not threading.main_thread():
+        raised.append(1)
+        raise {error}
+    while not raised: time.sleep(0.001)
+for _ in range(2):
+    raised.clear()
+    try:
+        threads.split(piece, 2, 1)
+    except BaseException as error:
+        print(type(error).__name__, end=" ")
+"""
+    name = error.partition("(")[0]
+    assert run_python(code).split() == [name, name]
+
+
+def test_signals_go_to_threads_of_the_program():
+    code = """
+import signal, threading, time
+import loopnest as ln
+from loopnest.runtime import threads
+threads.SERIAL_BELOW = 0
+ln.set_num_threads(2)
+masks = []
+def piece(first, last):
+    if threading.current_thread() is not threading.main_thread():
+        masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+    while not masks: time.sleep(0.001)
+threads.split(piece, 2, 1)
+print(signal.SIGINT in masks[0], signal.SIGSEGV in masks[0])
+"""
+    assert run_python(code) == "True False"

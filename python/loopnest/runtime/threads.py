@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import operator
 import os
+import signal
 import sys
 import threading
 import time
@@ -195,6 +196,17 @@ class _Queue:
         return self.get()
 
 
+def _block_signals() -> None:
+    """Leave signals to threads of the program's own: its main thread has to be woken by them.
+
+    Not those that tell of a fault in this very thread, and not a profiler's.
+    """
+    if hasattr(signal, "pthread_sigmask"):
+        names = ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGTRAP", "SIGABRT", "SIGPROF")
+        own = {getattr(signal, name) for name in names}
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - own)
+
+
 class _Helpers:
     """Threads that take part in jobs; shared by all callers."""
 
@@ -220,6 +232,7 @@ class _Helpers:
             self.jobs.put(job)
 
     def _help(self) -> None:
+        _block_signals()
         job = self.jobs.get()
         while True:
             report, reports = job.help(), job.reports
@@ -237,9 +250,12 @@ class _Job:
         self.reports = _Queue()
         self.helpers_inside: list[None] = []
 
-    def run(self, take: Callable[[], tuple[int, int]]) -> tuple[int, BaseException | None]:
-        """Work until no piece is left: how many it were, and the first error."""
-        done, failed = 0, None
+    def run(
+        self, take: Callable[[], tuple[int, int]], caught: type[BaseException]
+    ) -> tuple[int, BaseException | None]:
+        """Work until no piece is left: how many it were, and the first error that is ``caught``."""
+        done: int = 0
+        failed: BaseException | None = None
         while self.pieces:
             try:
                 first, last = take()
@@ -248,7 +264,7 @@ class _Job:
             done += 1
             try:
                 self.function(first, last)
-            except Exception as error:  # an interrupt ends the job instead
+            except caught as error:
                 failed = failed or error
         return done, failed
 
@@ -256,13 +272,14 @@ class _Job:
         """Take part as a helper."""
         self.helpers_inside.append(None)
         try:
-            return self.run(self.pieces.pop)
+            # An error that passed a helper would end its thread, and the caller would wait for ever.
+            return self.run(self.pieces.pop, BaseException)
         finally:
             self.helpers_inside.pop()
 
     def finish(self) -> None:
         """Take part as the caller; return when every piece has ended."""
-        done, failed = self.run(self.pieces.popleft)
+        done, failed = self.run(self.pieces.popleft, Exception)  # an interrupt ends the job
         while done < self._count:
             others, error = self.reports.get()
             done += others
