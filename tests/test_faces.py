@@ -266,6 +266,23 @@ def test_rows_between_are_no_overlap(face):
     assert (out == expected).all()
 
 
+@pytest.mark.parametrize("face", ["numba", "c", "njit"])
+def test_written_arrays_that_are_not_aligned(face):
+    """Numba's types do not tell: compiled code looks at the address."""
+    odd = np.zeros(25, np.uint8)[1:].view(np.float64)
+    for op, given, options in (
+        ("tanh", (ones(3),), {"out": odd}),
+        ("lion_step", (ones(3), ones(3), odd), {}),
+        ("lion_step", (odd, ones(3), ones(3)), {}),
+    ):
+        with ln.use_backend("c" if face == "njit" else face), pytest.raises(ValueError, match=op):
+            if face == "njit":
+                njit_call(op, given, options)
+            else:
+                getattr(ln, op)(*given, **options)
+        assert not odd.any()
+
+
 # ---- what is taken ----
 
 

@@ -115,13 +115,22 @@ def output(op, out, dtype, ndim):
             f"{op}: out is {out}; accepted: a writable C-contiguous {dtype} array, {ndim} dimensions"
         )
     wrong_shape = op + ": out has the wrong shape"
+    wrong_place = op + ": out is not aligned in memory; accepted: a C-contiguous array"
 
     def check(out, shape):
         if out.shape != shape:
             raise ValueError(wrong_shape)
+        if misaligned(out):
+            raise ValueError(wrong_place)
         return out
 
     return jitable(check)
+
+
+@jitable
+def misaligned(array):
+    """Whether elements do not lie at multiples of their size: Numba's types do not tell that."""
+    return array.size > 0 and array.ctypes.data % array.itemsize != 0
 
 
 def separate(op, out, in_place=False):

@@ -17,6 +17,7 @@ from loopnest.ops.njit.common import (
     float_array,
     integer,
     is_none,
+    misaligned,
     numbers,
     overlaps,
     overloads,
@@ -51,10 +52,13 @@ def _prepare_grad(op, grad, dtype):
     convert = contiguous(grad, dtype)
     wrong_shape = op + ": grad has not the shape of param"
     shared = op + ": param overlaps grad in memory"
+    wrong_place = op + ": param is not aligned in memory; accepted: a C-contiguous array"
 
     def prepare(grad, param):
         if grad.shape != param.shape:
             raise ValueError(wrong_shape)
+        if misaligned(param):
+            raise ValueError(wrong_place)
         if overlaps(param, grad):
             raise ValueError(shared)
         values = convert(grad)
@@ -70,10 +74,13 @@ def _state(op, name, array, dtype):
         return jitable(lambda state, param, grad: np.empty(0, real))
     wrong_shape = f"{op}: {name} has not the shape of param"
     shared = f"{op}: {name} overlaps param or grad in memory"
+    wrong_place = f"{op}: {name} is not aligned in memory; accepted: a C-contiguous array"
 
     def check(state, param, grad):
         if state.shape != param.shape:
             raise ValueError(wrong_shape)
+        if misaligned(state):
+            raise ValueError(wrong_place)
         if overlaps(state, param) or overlaps(state, grad):
             raise ValueError(shared)
         return state.reshape(state.size)
