@@ -364,6 +364,34 @@ def test_what_is_no_array_is_told_with_its_name(backend):
             call()
 
 
+def test_options_of_descend_inside_njit():
+    """Of unsigned numbers of steps Numba makes floats; a limit holds in both faces."""
+    x = np.array([0.5, 1.0])
+    options = {"lr": 0.1, "steps": np.uint64(3), "record": np.uint8(2)}
+    compiled = numba.njit(
+        lambda x, steps, record: ln.descend("gelu", x, lr=0.1, steps=steps, record=record)
+    )
+    expected = ln.descend("gelu", x, **options)
+    found = compiled(x, options["steps"], options["record"])
+    assert found.x.tobytes() == expected.x.tobytes()
+    assert found.trajectory.tobytes() == expected.trajectory.tobytes()
+    for record, steps in ((2**62 + 1, 3), (0, 3), (1, 2**62 + 1), (1, -1)):
+        for call in (compiled, lambda x, s, r: ln.descend("gelu", x, lr=0.1, steps=s, record=r)):
+            with pytest.raises(ValueError, match="descend: (record|steps) is .*accepted: integers"):
+                call(x, steps, record)
+
+
+def test_out_for_a_number_inside_njit():
+    """A compiled call of numbers gives a number back and writes nothing."""
+    for call in (
+        lambda a, out: ln.gate_forward("and", a, a, out),
+        lambda a, out: ln.relu(a, out=out),
+        lambda a, out: ln.gelu_backward(a, a, out=out),
+    ):
+        with pytest.raises(numba.TypingError, match="out is .* for a number"):
+            numba.njit(call)(1.0, zeros(3))
+
+
 class Metres(np.ndarray):
     """A unit, as astropy and unyt have them: arithmetic of its own."""
 

@@ -378,14 +378,19 @@ def descend(
             path = Path("built-in", "an activation of this library")
         count = problems[0].shape[0]
         work = float(count) * (steps + 1) * max(dimension, 1) * _WORK
-        compute = partial(threads.split, lambda *piece: call(*arguments(*piece)), count)
+        # Whole runs of problems to each thread: the loops look at `stop`, and need no pieces for it.
+        compute = partial(
+            threads.split, lambda *piece: call(*arguments(*piece)), count, piece_work=math.inf
+        )
+        # A function of the caller may take any time; the loops of this library are known.
+        long = threads.PIECE_WORK if path == "built-in" else threads.SERIAL_BELOW
         if path == "numpy":
-            compute(0)
-        elif work < threads.PIECE_WORK:
-            compute(work)
+            compute(work=0)
+        elif work < long:
+            compute(work=work)
         else:
             call(*arguments(0, 0))  # compiles here: a thread that does could not be stopped
-            threads.interruptible(partial(compute, work), stop)
+            threads.interruptible(partial(compute, work=work), stop)
         return path
 
     rows = steps // every + 1 if every else 0

@@ -309,13 +309,14 @@ def number(op: str, name: str, value: Any, low: float = -math.inf, high: float =
     except OverflowError:  # an integer or a fraction beyond every float
         value = math.inf if value > 0 else -math.inf
     if not (math.isfinite(value) and low <= value <= high):
-        raise ValueError(f"{op}: {name} is {value}; accepted: {_range(low, high)}")
+        raise ValueError(f"{op}: {name} is {value}; accepted: {accepted_range(low, high)}")
     return value
 
 
-def _range(low: float, high: float) -> str:
+def accepted_range(low: float, high: float, below: bool = False) -> str:
+    """Words for a range of numbers; with ``below`` its end is outside."""
     if low == -math.inf and high == math.inf:
         return "a finite number"
     if high == math.inf:
         return f"a finite number of at least {low:g}"
-    return f"a number from {low:g} to {high:g}"
+    return f"a number from {low:g} to {'below ' if below else ''}{high:g}"

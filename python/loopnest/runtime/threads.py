@@ -337,28 +337,35 @@ def interruptible(function: Callable[[], None], stop: Any) -> None:
     try:
         worker.start()
         ended.wait()
-    except RuntimeError:  # no more threads to be had
-        function()
-        return
-    except BaseException:  # in the midst of starting, too
+    except BaseException as error:  # in the midst of starting, too
         stop[0] = 1
         if begun.is_set():
             ended.wait()
+        elif isinstance(error, RuntimeError) and worker.ident is None:  # no more threads to be had
+            stop[0] = 0
+            function()
+            return
         raise
     if failed:
         raise failed[0]
 
 
-def split(function: Callable[[int, int], object], items: int, work: float) -> None:
+def split(
+    function: Callable[[int, int], object],
+    items: int,
+    work: float,
+    piece_work: float = PIECE_WORK,
+) -> None:
     """Call ``function(first, last)`` on pieces that together cover ``range(items)``.
 
-    ``work`` is the number of elementary operations of the whole call; small calls, and
+    ``work`` is the number of elementary operations of the whole call, ``piece_work`` that of
+    one piece at the most (infinity for what hears of interrupts in another way); small calls, and
     those made while the interpreter shuts down, run in one piece. All pieces have ended
     when this returns or raises; an error in one does not keep the others from running, an
     interrupt (KeyboardInterrupt) does.
     """
     global _helpers
-    pieces = min(items, 1 + int(work // PIECE_WORK))
+    pieces = min(items, 1 + int(work // piece_work))
     if items < 2 or serial(work) or sys.is_finalizing():
         for first, last in itertools.pairwise(_cuts(items, max(pieces, 1))):
             function(first, last)

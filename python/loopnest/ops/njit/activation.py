@@ -13,9 +13,10 @@ from loopnest.kernels.linking import linked
 from loopnest.ops import activation as public
 from loopnest.ops.activation import GELU_KERNELS
 from loopnest.ops.njit.common import (
+    at_least,
     contiguous,
-    is_none,
     literal,
+    no_output,
     output,
     overloads,
     promoted,
@@ -32,29 +33,11 @@ def _real(op, name, argument):
     return np.float32 if dtype == types.float32 else np.float64
 
 
-def _no_out(op, out):
-    if not is_none(out):
-        raise TypingError(f"{op}: out is {out} for a number; accepted inside @njit: None")
-
-
-def _finite(op):
-    """Compiled function that makes a float of a slope."""
-    message = op + ": negative_slope is not finite; accepted: a finite number"
-
-    def check(value):
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError(message)
-        return number
-
-    return jitable(check)
-
-
 def _forward(op, x, out, kernel, function):
     """Implementation ``(x, out)`` of an element-wise function."""
     real = _real(op, "x", x)
     if real is not None:
-        _no_out(op, out)
+        no_output(op, out)
         return lambda x, out=None: function(real(x))
     dtype = same_dtype(op, x=x)
     prepare, make = contiguous(x, dtype), output(op, out, dtype, x.ndim)
@@ -76,7 +59,7 @@ def _backward(op, dy, x, out, kernel, function):
     if real is not None:
         if _real(op, "dy", dy) is not real:
             raise TypingError(f"{op}: dy and x are of different types: {dy}, {x}")
-        _no_out(op, out)
+        no_output(op, out)
         return lambda dy, x, out=None: function(real(dy), real(x))
     dtype = same_dtype(op, dy=dy, x=x)
     if dy.ndim != x.ndim:
@@ -121,9 +104,9 @@ for _op in ("exp", "sigmoid", "tanh", "relu", "silu"):
 @overloads(public.leaky_relu)
 def leaky_relu(x, negative_slope=0.01, out=None):
     op = "leaky_relu"
-    real, slope = _real(op, "x", x), _finite(op)
+    real, slope = _real(op, "x", x), at_least(op, "negative_slope", -math.inf)
     if real is not None:
-        _no_out(op, out)
+        no_output(op, out)
         function = scalar.leaky_relu
         return lambda x, negative_slope=0.01, out=None: function(
             real(x), real(slope(negative_slope))
@@ -146,11 +129,11 @@ def leaky_relu(x, negative_slope=0.01, out=None):
 @overloads(public.leaky_relu_backward)
 def leaky_relu_backward(dy, x, out=None, negative_slope=0.01):
     op = "leaky_relu_backward"
-    real, slope = _real(op, "x", x), _finite(op)
+    real, slope = _real(op, "x", x), at_least(op, "negative_slope", -math.inf)
     if real is not None:
         if _real(op, "dy", dy) is not real:
             raise TypingError(f"{op}: dy and x are of different types: {dy}, {x}")
-        _no_out(op, out)
+        no_output(op, out)
         function = scalar.leaky_relu_backward
         return lambda dy, x, out=None, negative_slope=0.01: function(
             real(dy), real(x), real(slope(negative_slope))

@@ -6,6 +6,7 @@ without a large cost in compile time.
 """
 
 import functools
+import math
 
 import numpy as np
 from numba import literal_unroll, types
@@ -18,6 +19,7 @@ from loopnest.kernels.linking import linked
 from loopnest.ops import window_rules as rules
 from loopnest.ops.activation import FUSED, WIDE
 from loopnest.ops.window_rules import LIMIT
+from loopnest.runtime import checks
 
 # The rules that Python checks sizes by are compiled as they are.
 for _rule in (
@@ -131,6 +133,12 @@ def output(op, out, dtype, ndim):
 def misaligned(array):
     """Whether elements do not lie at multiples of their size: Numba's types do not tell that."""
     return array.size > 0 and array.ctypes.data % array.itemsize != 0
+
+
+def no_output(op, out):
+    """Refuse an array to write to where the result is a number."""
+    if not is_none(out):
+        raise TypingError(f"{op}: out is {out} for a number; accepted inside @njit: None")
 
 
 def separate(op, out, in_place=False):
@@ -312,6 +320,27 @@ def numbers(op, **arguments):
     for name, argument in arguments.items():
         if not _is_number(argument):
             raise TypingError(f"{op}: {name} is {argument}; accepted: a number")
+
+
+def at_least(op, name, low=0.0, high=math.inf, below=False):
+    """Compiled function that makes a float of a number and checks its range."""
+    accepted = checks.accepted_range(low, high, below)
+    message = f"{op}: {name} is out of range; accepted: {accepted}"
+
+    def check(value):
+        number = float(value)
+        if not (number >= low and number <= high and math.isfinite(number)):
+            raise ValueError(message)
+        if below and number == high:
+            raise ValueError(message)
+        return number
+
+    return jitable(check)
+
+
+def beta(op, name):
+    """Compiled check of a decay rate within [0, 1)."""
+    return at_least(op, name, 0.0, 1.0, below=True)
 
 
 def both_numbers(op, name, argument):

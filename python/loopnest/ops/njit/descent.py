@@ -18,16 +18,18 @@ from loopnest.kernels import descent as kernels
 from loopnest.kernels.jit import jitable
 from loopnest.kernels.objective import build
 from loopnest.ops.njit.common import (
+    at_least,
+    beta,
     both_numbers,
     contiguous,
     flag,
+    integer,
     is_none,
     literal,
     numbers,
     overloads,
     promoted,
 )
-from loopnest.ops.njit.optimizer import at_least, beta
 from loopnest.ops.optimizer import LAST_STEP
 
 DescentTuple = namedtuple(
@@ -81,13 +83,7 @@ def _factors(schedule):
 def _every(record):
     """Whether points are kept, and the compiled function that gives the steps between them."""
     if isinstance(record, types.Integer) and not isinstance(record, types.BooleanLiteral):
-
-        def count(record):
-            if record < 1:
-                raise ValueError("descend: record is below 1")
-            return record
-
-        return True, jitable(count)
+        return True, integer("descend", "record", record, 1, LAST_STEP)
     recorded = flag("descend", "record", record)
     steps = int(recorded)
     return recorded, jitable(lambda record: steps)
@@ -220,6 +216,7 @@ def descend(
     both = both_numbers(op, "betas", betas)
     if is_none(lr) or not isinstance(steps, (types.Integer, types.IntegerLiteral)):
         raise TypingError(f"{op}: lr is {lr}, steps is {steps}; accepted: rates and an integer")
+    number_of_steps = integer(op, "steps", steps, 0, LAST_STEP)
     if not (is_none(gradient) and is_none(h)):
         raise TypingError(f"{op}: gradient and h are not to be had inside @njit; pass (f, df)")
     method_name = literal(op, "method", method, public.METHOD_NAMES)
@@ -258,8 +255,7 @@ def descend(
         h=None,
         schedule="constant",
     ):
-        if steps < 0 or steps > LAST_STEP:
-            raise ValueError("descend: steps is out of range; accepted: integers of at least 0")
+        count = number_of_steps(steps)
         decays = both(betas)
         b1, b2, a = beta1(decays[0]), beta2(decays[1]), keep(alpha)
         options = positive(eps), positive(weight_decay), enough(tol)
@@ -267,13 +263,13 @@ def descend(
         rate, mu = rates(lr, array), momenta(momentum, array)
         start = array.reshape(array.size)
         second = a if is_rmsprop else b2
-        table = _table(factors(schedule, steps), is_adam, b1, second, steps)
+        table = _table(factors(schedule, count), is_adam, b1, second, count)
         x, fun, grad = np.empty(start.size, real), np.empty(start.size, real), np.empty_like(start)
         taken, converged = np.empty(start.size, np.int64), np.empty(start.size, np.uint8)
         kept = every(record)
-        trajectory = np.empty((steps // kept + 1 if recorded else 0, start.size), real)
+        trajectory = np.empty((count // kept + 1 if recorded else 0, start.size), real)
         kernel(
-            start, rate, mu, steps, table, b1, second, *options, kept,
+            start, rate, mu, count, table, b1, second, *options, kept,
             np.zeros(1, np.int64), 0, start.size, x, fun, grad, taken, converged, trajectory,
         )  # fmt: skip
         return finish(array.shape, x, fun, grad, taken, converged, trajectory)

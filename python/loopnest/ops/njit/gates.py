@@ -11,6 +11,7 @@ from loopnest.ops import gates as public
 from loopnest.ops.njit.common import (
     contiguous,
     literal,
+    no_output,
     output,
     overloads,
     promoted,
@@ -47,6 +48,7 @@ def gate_forward(gate, a, b, out=None):
     op = "gate_forward"
     name = literal(op, "gate", gate, _EITHER_CASE).lower()
     if not (isinstance(a, types.Array) or isinstance(b, types.Array)):
+        no_output(op, out)
         return _numbers(name, a, b)
     dtype = same_dtype(op, a=a, b=b)
     if a.ndim != b.ndim:

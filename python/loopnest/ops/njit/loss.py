@@ -67,10 +67,11 @@ MAX_AXES = 64  # of a NumPy array: larger numbers are no axis
 def _of_one_number(name, dtype, out):
     """Implementation for an array without axes, as PyTorch has it: one class, of probability 1."""
     make, zero = output(name, out, dtype, 0), name == "log_softmax"
+    message = name + ": axis is out of range"
 
     def implementation(x, axis=-1, out=None):
         if axis != 0 and axis != -1:
-            raise ValueError("softmax: axis is out of range")
+            raise ValueError(message)
         y = make(out, x.shape)
         value = x[()] - x[()]  # 0; NaN for what is not finite
         y[()] = value if zero else value + 1

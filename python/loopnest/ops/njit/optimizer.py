@@ -11,6 +11,8 @@ from loopnest.kernels.jit import jitable
 from loopnest.kernels.linking import linked
 from loopnest.ops import optimizer as public
 from loopnest.ops.njit.common import (
+    at_least,
+    beta,
     both_numbers,
     contiguous,
     flags,
@@ -102,26 +104,6 @@ def _separate(op):
 def _need(op, name, array, reason=""):
     if is_none(array):
         raise TypingError(f"{op}: {name} is None; accepted: an array like param{reason}")
-
-
-def at_least(op, name, low=0.0, high=math.inf, below=False):
-    """Compiled function that makes a float of a number and checks its range."""
-    message = f"{op}: {name} is out of range"
-
-    def check(value):
-        number = float(value)
-        if not (number >= low and number <= high and math.isfinite(number)):
-            raise ValueError(message)
-        if below and number == high:
-            raise ValueError(message)
-        return number
-
-    return jitable(check)
-
-
-def beta(op, name):
-    """Compiled check of a decay rate within [0, 1)."""
-    return at_least(op, name, 0.0, 1.0, below=True)
 
 
 def _step(op, step):
