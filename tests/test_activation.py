@@ -10,6 +10,7 @@ import scan
 from helpers import assert_same_bits, njit_call
 
 import loopnest as ln
+from loopnest.runtime import backend as backends
 
 FUNCTIONS = {
     "exp": (ln.exp, {}),
@@ -48,9 +49,9 @@ SLOPES["tanh_backward"] = lambda x: mpmath.sech(x) ** 2
 
 
 def _kernels():
-    backend = ln.backend.kernels
+    backend = backends.kernels
     _ = backend.activation  # decides which, if nothing did yet
-    return ln.backend.kernels
+    return backends.kernels
 
 
 @pytest.mark.parametrize("name", scan.FUNCTIONS)

@@ -10,6 +10,7 @@ from helpers import assert_same_bits
 import loopnest as ln
 from loopnest.descent import descent, python_loop
 from loopnest.kernels import descent as kernels
+from loopnest.runtime import threads
 
 CASES = {
     "gd": {},
@@ -233,8 +234,8 @@ def test_backends_threads_and_njit_give_the_same_bits(kind, dtype, rng, monkeypa
         with ln.use_backend("c"), np.errstate(all="raise"):
             _same(ln.descend(name, x0, lr=lr, **written), expected)
         with monkeypatch.context() as patch:
-            patch.setattr(ln.threads, "SERIAL_BELOW", 0)
-            patch.setattr(ln.threads, "_count", 2)
+            patch.setattr(threads, "SERIAL_BELOW", 0)
+            patch.setattr(threads, "_count", 2)
             for backend in ("c", "numba"):
                 with ln.use_backend(backend):
                     _same(ln.descend(name, x0, lr=lr, **written), expected)

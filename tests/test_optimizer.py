@@ -10,6 +10,7 @@ import reference_optimizer as reference
 from helpers import assert_same_bits
 
 import loopnest as ln
+from loopnest.runtime import threads
 
 # What a step is called with beside param and grad: names of states, options.
 STEPS = {
@@ -192,7 +193,7 @@ def test_backends_threads_and_njit_give_the_same_bits(kind, dtype, rng, monkeypa
     grads[0, :5] = np.nan, np.inf, -np.inf, 0, 1e-30
     with ln.use_backend("numba"):
         expected = _run(kind, param, grads)
-        monkeypatch.setattr(ln.threads, "SERIAL_BELOW", 0)
+        monkeypatch.setattr(threads, "SERIAL_BELOW", 0)
         before = ln.get_num_threads()
         try:
             ln.set_num_threads(2)
