@@ -10,6 +10,7 @@ import reference_logic as reference
 import loopnest as ln
 from loopnest.logic import files, training
 from loopnest.logic.network import unique_pairs
+from loopnest.logic.packed import all_samples
 from loopnest.runtime import threads
 
 
@@ -69,7 +70,7 @@ def test_residual_initialisation_passes_the_left_input():
 def test_it_learns_a_rule(dtype, backend):
     x, y = rule()
     net = network(dtype=dtype).fit(x, y, epochs=60, batch_size=50, lr=0.05, progress=False)
-    everything = ln.packed_logic.all_samples(5)
+    everything = all_samples(5)
     assert net.accuracy(everything, (everything[:, 0] & everything[:, 1]) ^ everything[:, 3]) == 1
     assert net.logits.dtype == dtype
     assert [h["epoch"] for h in net.history] == list(range(1, 61))
