@@ -140,7 +140,7 @@ def test_wheel_holds_the_package(wheel):
         names = set(archive.namelist())
         entry_points = next(n for n in names if n.endswith("entry_points.txt"))
         text = archive.read(entry_points).decode()
-    assert wheel.stat().st_size < 2_000_000
+    assert wheel.stat().st_size < 2_500_000  # bytes: the target
     assert "-cp310-abi3-" in wheel.name
     expected = {f"loopnest/{name}" for name in python_sources("python/loopnest")}
     expected |= {f"loopnest/kernels/{name}" for name in python_sources("kernels")}
