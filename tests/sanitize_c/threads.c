@@ -1,6 +1,7 @@
 /* threads.c: helper threads (csrc/spin.c) under ThreadSanitizer, with signals, forks and an exit
  * while helpers wait. Built and run by tests/sanitize.py. The argument is the number of rounds. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -67,7 +68,7 @@ static int forked(void)
         _exit(sums.items[ITEMS - 1] == 10 * ITEMS ? 0 : 1);
     }
     int status = 1;
-    waitpid(child, &status, 0);
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue; /* by `disturb` */
     return status;
 }
 
