@@ -84,7 +84,7 @@ typedef struct {
     int arrays, live; /* doubles at the end of the arguments, passed on to the kernel */
     int outputs;      /* of the arrays, at their end */
     int kept;
-    char kind[MOST_ARRAYS]; /* see direct.py */
+    char kind[MOST_ARRAYS]; /* see replay.py */
     Plan *plans[PLANS];
     uint64_t seen[SEEN]; /* the last calls that were no plan's */
     unsigned calls_seen;

@@ -13,6 +13,7 @@ from loopnest.network.fusion import fused
 from loopnest.network.lowering import Lowering, Node
 from loopnest.network.network import Input, Network
 from loopnest.network.program import Value
+from loopnest.network.verify import verify
 
 
 @pytest.fixture
@@ -335,6 +336,6 @@ def _other_dtype(p):
     [_other_shape, _outside, _backwards, _onto_the_input, _short_bias, _no_output, _other_dtype],
 )
 def test_a_wrong_rewriting_is_an_internal_error(change):
-    broken(lambda program: None).verify()
+    verify(broken(lambda program: None))
     with pytest.raises(RuntimeError, match="internal error"):
-        broken(change).verify()
+        verify(broken(change))

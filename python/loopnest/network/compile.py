@@ -1,4 +1,4 @@
-"""A network as an ``@njit`` function: the steps of its program (compiled_steps.py), and around them
+"""A network as an ``@njit`` function: the steps of its program (compile_steps.py), and around them
 what users call.
 
 Batches go through it in pieces of so many rows that the work space stays in the cache, so any

@@ -19,13 +19,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from loopnest.network.program import Program, Step, Storage, Value, row_strides
+from loopnest.network.verify import verify
 
 
 def fused(program: Program) -> Program:
     """The program with fewer steps, where it can have fewer."""
     steps = _with_additions(program.steps)
     result = replace(program, steps=_without_copies(steps))
-    result.verify()
+    verify(result)
     return result
 
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from loopnest.network.builder import Builder, needed
 from loopnest.network.execute import Executor
-from loopnest.network.program import Builder, Program, Shape, Step, Storage, Value, needed
+from loopnest.network.program import Program, Shape, Step, Storage, Value
+from loopnest.network.verify import verify
 from loopnest.runtime import checks
 
 _KEPT = 4  # programs with gradients, for as many batch sizes
@@ -119,7 +121,7 @@ def differentiate(network: Any, shapes: Sequence[Shape], dx: bool = True) -> Dif
     reached = needed(b.steps, results)
     _drop_dx(reached, results)
     whole = Program(program.dtype, b.inputs, results, reached, program.separable, network._limit)
-    whole.verify()
+    verify(whole)
     kept = set(steps)
     forward = sum(step in kept for step in whole.steps)
     assert all(step in kept for step in whole.steps[:forward]) and forward <= count

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from loopnest.network.program import Builder, Value
+from loopnest.network.builder import Builder
+from loopnest.network.program import Value
 
 
 @dataclass(frozen=True)

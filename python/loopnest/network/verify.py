@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from loopnest.network.program import Program, Shape, Step, Storage, Value
 from loopnest.ops.pooling import resolve as resolve_pooling
 from loopnest.ops.shapes import resolve as resolve_convolution
-
-if TYPE_CHECKING:
-    from loopnest.network.program import Program, Shape, Step, Storage, Value
 
 
 class ProgramError(RuntimeError):
