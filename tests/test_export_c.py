@@ -88,7 +88,7 @@ def test_file_is_whole_or_not_there(tmp_path, monkeypatch):
     net = policy()
     target = tmp_path / "net.c"
     target.write_text("before")
-    monkeypatch.setattr("loopnest.export_c.headers", lambda real: iter([1]))
+    monkeypatch.setattr("loopnest.network.export_c.headers", lambda real: iter([1]))
     with pytest.raises(TypeError):
         net.to_c(target)
     assert target.read_text() == "before"
