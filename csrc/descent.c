@@ -318,7 +318,7 @@ void OP(descend)(const ln_descend_options *options, const real *start, const rea
         while (t < steps && n > 0) {
             if (t == until) {
                 if (options->stop && LN_PEEK(options->stop))
-                    break;
+                    return; /* the outputs are not whole, and nobody will read them */
                 since = t;
                 until = steps - t < CHUNK ? steps : t + CHUNK;
                 looks = options->tol >= 0;

@@ -95,37 +95,39 @@ PIECE real F(exp_run)(const real *x, uintptr_t next_x, int64_t count, real top,
     return part[0][0];
 }
 
-/* The same over a row. */
-PIECE real F(exp_row)(const real *x, int64_t count, real top, enum F(written) what, real *y)
+/* `exp_run` for each that may be written, of a row's bytes: the next row is the next one of y, and of x
+ * that of the next set. */
+INTERLEAVED static real F(exponentials_of_run)(const real *x, int64_t count, real top, real *y,
+                                               uintptr_t bytes, uintptr_t set)
 {
-    const uintptr_t next_y = (uintptr_t)count * sizeof *x;
-    const uintptr_t next_x = next_y * (count <= LONG ? SUMS : 1);
+    return F(exp_run)(x, set, count, top, F(EXPONENTIAL), y, bytes);
+}
+
+INTERLEAVED static real F(sum_of_run)(const real *x, int64_t count, real top, real *y,
+                                      uintptr_t bytes, uintptr_t set)
+{
+    return y ? F(exp_run)(x, set, count, top, F(DIFFERENCE), y, bytes)
+             : F(exp_run)(x, set, count, top, F(NOTHING), (real *)x, bytes);
+}
+
+/* Sum of exp(x - top) of a row. Without `logs` the exponentials go to y; with them x - top does, if there
+ * is a y. */
+static real F(exp_row)(const real *x, int64_t count, real top, int logs, real *y)
+{
+    const uintptr_t bytes = (uintptr_t)count * sizeof *x, set = bytes * (count <= LONG ? SUMS : 1);
+    if (count <= LN_RUN)
+        return logs ? F(sum_of_run)(x, count, top, y, bytes, set)
+                    : F(exponentials_of_run)(x, count, top, y, bytes, set);
     real tree[1 + LN_LEVELS];
-    for (int64_t runs = 0, first = 0;; runs++) {
-        int64_t now = count - first < LN_RUN ? count - first : LN_RUN;
-        tree[0] = F(exp_run)(x + first, next_x, now, top, what, y + first, next_y);
-        if (count <= LN_RUN)
-            return tree[0];
-        F(take_run)(tree, runs, 1);
-        first += now;
-        if (first == count) {
-            F(tree_total)(tree, runs + 1, 1);
-            return tree[0];
-        }
+    int64_t runs = 0;
+    for (int64_t i = 0; i < count; i += LN_RUN) {
+        int64_t now = count - i < LN_RUN ? count - i : LN_RUN;
+        tree[0] = logs ? F(sum_of_run)(x + i, now, top, y ? y + i : NULL, bytes, set)
+                       : F(exponentials_of_run)(x + i, now, top, y + i, bytes, set);
+        F(take_run)(tree, runs++, 1);
     }
-}
-
-/* y = exp(x - top) on a row; returns the sum of y. */
-INTERLEAVED static real F(exponentials)(const real *x, int64_t count, real top, real *y)
-{
-    return F(exp_row)(x, count, top, F(EXPONENTIAL), y);
-}
-
-/* Sum of exp(x - top) of a row; x - top goes to y, if there is one. */
-INTERLEAVED static real F(sum)(const real *x, int64_t count, real top, real *y)
-{
-    return y ? F(exp_row)(x, count, top, F(DIFFERENCE), y)
-             : F(exp_row)(x, count, top, F(NOTHING), (real *)x);
+    F(tree_total)(tree, runs, 1);
+    return tree[0];
 }
 
 /* Add exp(x - top), or what is given in its place, to the lanes, but for those that are 1, the largest. */
@@ -204,8 +206,7 @@ static void F(set_sums)(const real *x, int64_t rows, int64_t classes, int logs, 
     for (int64_t r = 0; r < rows; r++) {
         const real *row = x + r * classes;
         real *out = y ? y + r * classes : NULL;
-        set->total[r] = y && !logs ? F(exponentials)(row, classes, set->top[r], out)
-                                   : F(sum)(row, classes, set->top[r], out);
+        set->total[r] = F(exp_row)(row, classes, set->top[r], logs || !y, out);
     }
 }
 
@@ -266,41 +267,97 @@ void OP(log_softmax)(const real *x, int64_t classes, int64_t first, int64_t last
     }
 }
 
-/* q v for a share q and a logarithm v. A class without a share does not count: 0 times -infinity is
- * -0, as 0 times any other logarithm is. */
+/* q v for a share q and a logarithm v. A class without a share does not count: 0 times -infinity is 0. */
 static inline real F(share_of)(real q, real v)
 {
-    return (q == 0) & (v == -(real)INFINITY) ? (real)-0.0 : q * v;
+    return q == 0 && v == -(real)INFINITY ? (real)-0.0 : q * v;
 }
 
-/* Add the terms at begin <= i < end of a run to the lanes of a sum. */
-#define ADD_TERMS(sum, begin, end, i, term) \
-    { \
-        real lanes[SUMS]; \
-        for (int lane = 0; lane < SUMS; lane++) lanes[lane] = sum[lane]; \
-        int64_t at = begin; \
-        for (; at + SUMS <= end; at += SUMS) \
-            for (int64_t i = at; i < at + SUMS; i++) lanes[i - at] += term; \
-        for (int64_t i = at; i < end; i++) lanes[i - at] += term; \
-        for (int lane = 0; lane < SUMS; lane++) sum[lane] = lanes[lane]; \
+PIECE F(vec) F(shares_of)(F(vec) q, F(vec) v)
+{
+    return (F(vec))((F(lanes))(q * v) & ~((q == 0) & (v == F(splat)(-(real)INFINITY))));
+}
+
+/* What the sums of log-probabilities are made of: a row and its target (or NULL for all classes alike),
+ * the weights of classes (or NULL), and log p = (x - top) - rest. */
+typedef struct {
+    const real *x, *wanted, *weight;
+    real top, rest, keep, spread;
+} F(log_terms);
+
+/* Add the q and q log p of a vector of classes from i on to a lane each. */
+PIECE void F(add_shares)(const F(log_terms) *t, int64_t i, F(vec) *loss, F(vec) *share)
+{
+    F(vec) v = (F(load)(t->x + i) - F(splat)(t->top)) - F(splat)(t->rest), q = {0};
+    if (t->wanted)
+        q = F(splat)(t->keep) * F(load)(t->wanted + i) + F(splat)(t->spread);
+    if (t->weight)
+        q = t->wanted ? q * F(load)(t->weight + i) : F(load)(t->weight + i);
+    *loss += t->wanted || t->weight ? F(shares_of)(q, v) : v;
+    *share += q;
+}
+
+/* Sums of q log p and of q over the classes [i, end) of a row, a run. */
+PIECE void F(shares_of_run)(const F(log_terms) *t, int64_t i, int64_t end, real *loss, real *share)
+{
+    F(vec) losses[PARTS], shares[PARTS];
+    UNROLL for (int p = 0; p < PARTS; p++) losses[p] = shares[p] = F(splat)(0);
+    for (; i + SUMS <= end; i += SUMS)
+        UNROLL for (int p = 0; p < PARTS; p++)
+            F(add_shares)(t, i + p * LANES, &losses[p], &shares[p]);
+    real last[2][SUMS] = {{0}};
+    for (int lane = 0; i < end; lane++, i++) {
+        real v = (t->x[i] - t->top) - t->rest, q = t->wanted ? t->keep * t->wanted[i] + t->spread : 0;
+        if (t->weight)
+            q = t->wanted ? q * t->weight[i] : t->weight[i];
+        last[0][lane] = t->wanted || t->weight ? F(share_of)(q, v) : v;
+        last[1][lane] = q;
     }
+    UNROLL for (int p = 0; p < PARTS; p++) losses[p] += F(load)(last[0] + p * LANES);
+    UNROLL for (int p = 0; p < PARTS; p++) shares[p] += F(load)(last[1] + p * LANES);
+    FOLD(losses, ADD)
+    FOLD(shares, ADD)
+    *loss = losses[0][0];
+    *share = shares[0][0];
+}
+
+/* The same over a row. */
+PIECE real F(shares_of_row)(F(log_terms) t, int64_t count, real *share)
+{
+    real losses[1 + LN_LEVELS], shares[1 + LN_LEVELS];
+    int64_t runs = 0;
+    for (int64_t i = 0; i < count; i += LN_RUN) {
+        F(shares_of_run)(&t, i, count - i < LN_RUN ? count : i + LN_RUN, losses, shares);
+        if (count > LN_RUN) {
+            F(take_run)(losses, runs, 1);
+            F(take_run)(shares, runs++, 1);
+        }
+    }
+    if (runs) {
+        F(tree_total)(losses, runs, 1);
+        F(tree_total)(shares, runs, 1);
+    }
+    *share = shares[0];
+    return losses[0];
+}
 
 /* Sum over a row of the log-probabilities, times the classes' weights if there are any. */
-static real F(log_probability_sum)(const real *x, int64_t count, real top, real rest,
+SELDOM real F(log_probability_sum)(const real *x, int64_t count, real top, real rest,
                                    const real *weight)
 {
-    real sum[LN_SUM_SIZE];
-    F(start_sum)(sum, 1);
-    for (int64_t first = 0; first < count; first += LN_RUN) {
-        int64_t end = count - first < LN_RUN ? count : first + LN_RUN;
-        if (weight)
-            ADD_TERMS(sum, first, end, i, F(share_of)(weight[i], (x[i] - top) - rest))
-        else
-            ADD_TERMS(sum, first, end, i, (x[i] - top) - rest)
-        if (end - first == LN_RUN)
-            F(end_run)(sum, first / LN_RUN, 1);
-    }
-    return *F(sum_total)(sum, count, 1);
+    real none;
+    const F(log_terms) t = {x, NULL, weight, top, rest, 0, 0};
+    return weight ? F(shares_of_row)(t, count, &none)
+                  : F(shares_of_row)((F(log_terms)){x, NULL, NULL, top, rest, 0, 0}, count, &none);
+}
+
+/* Sum of q log p over a row, and that of q, for target probabilities. */
+SELDOM real F(target_sum)(F(log_terms) t, int64_t count, real *share)
+{
+    if (t.weight)
+        return F(shares_of_row)(t, count, share);
+    t.weight = NULL;
+    return F(shares_of_row)(t, count, share);
 }
 
 /* From exponentials in d to the gradient for a target of one class; `weights` is the sum of
@@ -378,31 +435,16 @@ void OP(cross_entropy_probabilities)(const real *logits, const real *target, con
     for (int64_t n = first; n < last; n++) {
         const real *row = logits + n * classes, *wanted = target + n * classes;
         real *d = dlogits ? dlogits + n * classes : NULL, top = F(row_max)(row, classes);
-        real total = d ? F(exponentials)(row, classes, top, d) : F(sum)(row, classes, top, NULL);
+        real total = F(exp_row)(row, classes, top, !d, d);
         real rest = total < F(small_sum)
                         ? F(log_one_plus)(F(sum_of_others)(row, classes, top, d)) : F(log)(total);
-        real loss[LN_SUM_SIZE], share[LN_SUM_SIZE];
-        F(start_sum)(loss, 1);
-        F(start_sum)(share, 1);
-        for (int64_t from = 0; from < classes; from += LN_RUN) {
-            int64_t end = classes - from < LN_RUN ? classes : from + LN_RUN;
-            if (weight) {
-                ADD_TERMS(loss, from, end, i, F(share_of)((keep * wanted[i] + spread) * weight[i], (row[i] - top) - rest))
-                ADD_TERMS(share, from, end, i, (keep * wanted[i] + spread) * weight[i])
-            } else {
-                ADD_TERMS(loss, from, end, i, F(share_of)(keep * wanted[i] + spread, (row[i] - top) - rest))
-                ADD_TERMS(share, from, end, i, keep * wanted[i] + spread)
-            }
-            if (end - from == LN_RUN) {
-                F(end_run)(loss, from / LN_RUN, 1);
-                F(end_run)(share, from / LN_RUN, 1);
-            }
-        }
+        real factor, loss = F(target_sum)((F(log_terms)){row, wanted, weight, top, rest, keep, spread},
+                                          classes, &factor);
         if (losses)
-            losses[n] = -*F(sum_total)(loss, classes, 1);
+            losses[n] = -loss;
         if (!d)
             continue;
-        real inverse = 1 / total, factor = *F(sum_total)(share, classes, 1);
+        real inverse = 1 / total;
         for (int64_t i = 0; i < classes; i++) {
             real q = keep * wanted[i] + spread;
             if (weight)
@@ -424,4 +466,3 @@ void OP(total)(const real *values, int64_t n, real *result)
 #undef PARTS
 #undef LONG
 #undef ROWS
-#undef ADD_TERMS

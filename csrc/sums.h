@@ -11,6 +11,12 @@
 #define LN_COLUMNS (1024 / REAL_BYTES) /* that are summed together: lanes and levels take 49 KB of stack */
 #endif
 #define LN_SUM_SIZE (16 + 1 + LN_LEVELS)
+/* Once in a run: not inlined, so that what goes on all the time stays small. */
+#if defined(__GNUC__)
+#define SELDOM static __attribute__((noinline, unused))
+#else
+#define SELDOM static
+#endif
 #endif
 
 /* Add x[0 .. count) to the lanes: lane l takes elements l, l+16, ... */
@@ -68,8 +74,8 @@ static inline void F(end_run)(real *sum, int64_t runs, int64_t width)
     F(start_sum)(sum, width);
 }
 
-/* Two runs whole, side by side: neither waits for itself then. `runs` others came before; the lanes
- * hold zeros. */
+/* Two runs whole, side by side: neither waits for itself then. The lanes hold zeros; `runs` others came
+ * before. */
 static inline void F(two_runs)(real *sum, int64_t runs, const real *x)
 {
     real a[16] = {0}, b[16] = {0};
@@ -89,8 +95,8 @@ static inline int64_t F(add_to_sum)(real *sum, int64_t terms, const real *x, int
     while (terms % LN_RUN + count >= LN_RUN) {
         int64_t now = LN_RUN - terms % LN_RUN;
         if (now == LN_RUN && count >= 2 * LN_RUN) {
-            now = 2 * LN_RUN;
             F(two_runs)(sum, terms / LN_RUN, x);
+            now = 2 * LN_RUN;
         } else {
             F(add_lanes)(sum, x, now);
             F(end_run)(sum, terms / LN_RUN, 1);

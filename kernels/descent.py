@@ -349,9 +349,9 @@ def make(OBJECTIVE, METHOD, DECAYS, compiler):
 
         schedule (rows, 3), float64: what the rate, eps and the rate in a decoupled weight decay
         are multiplied by in step t; the last row serves all later steps too. A negative tol
-        never stops. A number in stop other than 0, whoever writes it meanwhile, ends the descents where
-        they are. taken int64, converged uint8; trajectory gets the points before every
-        ``every``-th step, or has no rows.
+        never stops. A number in stop other than 0, whoever writes it meanwhile, ends the call:
+        the outputs are not whole then. taken int64, converged uint8; trajectory gets the
+        points before every ``every``-th step, or has no rows.
         """
         real = start.dtype.type
         enough, decay = real(tol), real(weight_decay)
@@ -359,16 +359,19 @@ def make(OBJECTIVE, METHOD, DECAYS, compiler):
         outputs = x, grad, taken, converged, trajectory
         s, ids = aligned(np.zeros((ROWS + 1) * WIDTH, start.dtype)), np.empty(WIDTH, np.uint64)
         for block_start in range(first, last, WIDTH):
-            n = enter(s, ids, start, lr, momentum, block_start, min(block_start + WIDTH, last))
+            if peek(stop) != 0:
+                return
+            block_end = min(block_start + WIDTH, last)
+            n = enter(s, ids, start, lr, momentum, block_start, block_end)
             options = enough, decay, keep1, take1, keep2, take2, real(eps)
             if METHOD == LOOKBACK:
                 advance_looking(OBJECTIVE, METHOD, DECAYS, s, n, options)
                 start_with_slopes(s, n, decay)
             t, until, looks = 0, 0, False
             while t < steps and n > 0:
+                if peek(stop) != 0:  # at each step: a function of the caller may be slow
+                    return
                 if t == until:
-                    if peek(stop) != 0:
-                        break
                     since, until, looks = t, min(t + CHUNK, steps), tol >= 0.0
                     if not looks:
                         keep(s, n)
@@ -392,7 +395,7 @@ def make(OBJECTIVE, METHOD, DECAYS, compiler):
             advance_looking(OBJECTIVE, METHOD, DECAYS, s, n, options)  # for the slopes at the end
             for i in range(_U(n)):
                 leave(s, ids, i, t, trajectory.shape[0], enough, outputs)
-        values(OBJECTIVE, x, first, last, fun)
+            values(OBJECTIVE, x, block_start, block_end, fun)
 
     return descend
 

@@ -10,13 +10,19 @@
 """
 
 import hashlib
+import pickle
+import zlib
 from pathlib import Path
 
+from llvmlite.binding import ffi as llvm
 from numba import njit, types
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import overload, register_jitable
+
+from loopnest.runtime import forks
 
 OPTIONS = {
     "nogil": True,  # kernels run side by side on Python threads
@@ -79,6 +85,35 @@ def _sources_digest() -> str:
 SOURCES = _sources_digest()
 
 
+# A child of fork compiles too: it must not inherit these locks from a thread that it does not have.
+forks.wait_at_forks()
+for _owner in (global_compiler_lock, getattr(llvm.lib, "_lock", None)):
+    if hasattr(_owner, "_lock"):
+        forks.guard(_owner, "_lock", forks.PATIENCE)
+
+
+class _CheckedFile(IndexDataCacheFile):
+    """Numba's index and data files, the data behind a checksum.
+
+    Pickle finds that a file was cut off, but machine code with a wrong byte would run.
+    """
+
+    def _save_data(self, name, data):
+        content = self._dump(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(_checksum(content) + content)
+
+    def _load_data(self, name):
+        content = memoryview(Path(self._data_path(name)).read_bytes())
+        if content[:4] != _checksum(content[4:]):
+            raise ValueError(f"{name} is no whole file")
+        return pickle.loads(content[4:])
+
+
+def _checksum(content):
+    return zlib.crc32(content).to_bytes(4, "little")
+
+
 class _KernelCache(FunctionCache):
     """Numba's on-disk cache, made stale by a change in any file of this folder.
 
@@ -88,7 +123,7 @@ class _KernelCache(FunctionCache):
 
     def __init__(self, py_func):
         super().__init__(py_func)
-        self._cache_file = IndexDataCacheFile(
+        self._cache_file = _CheckedFile(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
             source_stamp=SOURCES,

@@ -17,7 +17,6 @@ from loopnest.kernels.simd import peek
 from loopnest.kernels.vector import like
 
 _U = np.uint64
-_CHUNK = 64  # steps between looks at `stop`
 
 
 def _compiled(function):
@@ -96,7 +95,9 @@ def _make(f, gradient, METHOD, decoupled):
                     trajectory[t // every, problem] = point
                 gradient(point, slopes)
                 size = _largest(slopes)
-                if not size > tol or t == steps or (t % _CHUNK == 0 and peek(stop) != 0):
+                if peek(stop) != 0:
+                    return
+                if not size > tol or t == steps:
                     break
                 if t < schedule.shape[0]:
                     factor, epsilon = real(schedule[t, 0]), real(eps * schedule[t, 1])

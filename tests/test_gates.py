@@ -135,7 +135,7 @@ def test_njit_refuses_unknown_and_unequal():
 
     with pytest.raises(Exception, match="gate is 'maybe'; accepted: 'false'"):
         unknown(ROWS_A)
-    with pytest.raises(ValueError, match="a and b differ in shape"):
+    with pytest.raises(ValueError, match="a and b have shapes that do not broadcast"):
         unequal(ROWS_A, np.zeros(3))
 
 
@@ -209,3 +209,24 @@ def test_overlapping_out():
 def test_ones_broadcast(backend):
     y = ln.gate_forward("and", np.ones((1, 1)), np.ones(1))
     assert y.shape == (1, 1) and y[0, 0] == 0.5
+
+
+@pytest.mark.parametrize("name", ["and", "xor"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_broadcasts_inside_njit_too(name, dtype):
+    rng = np.random.default_rng(3)
+
+    @njit
+    def inside(a, b):
+        return ln.gate_forward(name, a, b)
+
+    shapes = [((4, 1), (3,)), ((2, 3), (1, 3)), ((), (5,)), ((0, 1), (4,)), ((2, 1, 3), (4, 1))]
+    for one, other in shapes:
+        a, b = rng.random(one).astype(dtype), rng.random(other).astype(dtype)
+        a = np.asarray(a)
+        for left, right in ((a, b), (b, a), (0.25, b), (b, 1)):
+            expected, found = ln.gate_forward(name, left, right), inside(left, right)
+            assert found.dtype == dtype and found.shape == np.shape(expected)
+            assert found.tobytes() == np.asarray(expected).tobytes()
+    with pytest.raises(ValueError, match="gate_forward: a and b have shapes that do not broadcast"):
+        inside(np.ones((2, 3), dtype), np.ones(2, dtype))

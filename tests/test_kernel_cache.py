@@ -53,3 +53,17 @@ def test_files_that_are_not_whole(kind, rest, tmp_path):
         path.write_bytes(data[:rest] if rest >= 0 else b"\x80" + data[1:-1])
     run(tmp_path)
     run(tmp_path)
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+def test_a_wrong_byte_is_found(part, tmp_path):
+    """In the middle of a file, where it would be machine code."""
+    run(tmp_path)
+    files = list(tmp_path.rglob("*.nbc"))
+    assert files
+    for path in files:
+        data = bytearray(path.read_bytes())
+        data[int(part * len(data))] ^= 0x55
+        path.write_bytes(data)
+    run(tmp_path)
+    assert all(path.read_bytes() != data for path in files)  # saved anew

@@ -310,7 +310,8 @@ void ln_lion_step_f64(const double *grad, int64_t n, double lr, double beta1, do
 /* ---- descent.c: whole descents on an activation ---- */
 /* objective and method: the constants below; rows: of the schedule; every: points are kept before
  * every so many steps, 0: never; beta2 is RMSprop's alpha; a negative tol never stops; stop is
- * NULL, or a number that ends the descents where they are as soon as somebody makes it other than 0 */
+ * NULL, or a number that ends the call soon after another thread has made it other than 0; the outputs
+ * are not whole then */
 typedef struct {
     int64_t objective, method, steps, rows, every;
     double beta1, beta2, eps, weight_decay, tol;

@@ -10,9 +10,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import sys
 import threading
 from types import ModuleType
 from typing import Any
+
+from loopnest.runtime import forks
 
 BACKENDS = ("numba", "c", "auto")
 
@@ -28,9 +31,11 @@ class _Undecided:
 kernels: Any = _Undecided()
 _blocks: list[use_backend] = []  # the `with` blocks that are open, in the order of their start
 _lock = threading.RLock()
+forks.guard(sys.modules[__name__], "_lock", patience=1.0)  # it is held for microseconds
 
 
 def _load_numba() -> ModuleType:
+    forks.wait_at_forks()
     try:
         importlib.import_module("numba")  # the kernels import it row by row
         return importlib.import_module("loopnest.kernels")
@@ -129,15 +134,12 @@ class use_backend:
 
 
 def _after_fork() -> None:
-    """In a forked child: a lock that nobody holds, and no blocks of threads that are not there."""
-    global _lock
-    _lock = threading.RLock()
+    """In a forked child: no blocks of threads that are not there."""
     for block in [b for b in _blocks if b._thread != threading.get_ident()]:
         block.__exit__()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forks.in_child(_after_fork)
 
 
 def get_backend() -> str:

@@ -28,6 +28,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from loopnest.runtime import forks
+
 try:
     from loopnest._direct import set_helpers as _set_helpers
     from loopnest._direct import set_threads as _set_threads
@@ -301,8 +303,7 @@ def _forget_helpers() -> None:
     _set_helpers(0, 0, 0, 0)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_helpers)
+forks.in_child(_forget_helpers)
 
 
 def _cuts(items: int, count: int) -> list[int]:
