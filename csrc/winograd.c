@@ -14,11 +14,12 @@
 #define PART_BYTES (5 << 20) /* of U of a part */
 #define MOST_COLUMNS 256 /* tiles: the copy of their input rows stays in L1 */
 
-/* Numbers of the input rows under a strip: 2 r + 2 lines of 2 w + 2, r <= strip/w + 1, and what
- * a last vector reads after them. The same in each instruction set. */
+/* Numbers of the input rows under a strip of s tiles. It lies in at most r = (s - 1)/w + 2 rows of w tiles,
+ * which read 2 r + 2 lines of 2 w + 2 numbers: at most 8 s + 12 w + 12. A last vector reads what lies after
+ * them. The same in each instruction set. */
 static int64_t winograd_lines(int64_t strip, int64_t columns, int64_t lanes)
 {
-    return ceil_div(8 * strip + 8 * columns + 8, lanes) * lanes + 4 * lanes;
+    return ceil_div(8 * strip + 12 * columns + 12, lanes) * lanes + 4 * lanes;
 }
 #endif
 

@@ -62,10 +62,11 @@ MOST_COLUMNS = 256  # tiles: the copy of their input rows stays in L1
 def lines_size(strip, columns, lanes):
     """Numbers of the input rows under a strip of tiles in rows of up to ``columns``.
 
-    r rows of w tiles, r <= strip/w + 1, read (2 r + 2) lines of 2 w + 2 numbers, and a last
-    vector what lies after them.
+    A strip of s tiles lies in at most r = (s - 1)/w + 2 rows of w tiles, for it may begin and end
+    within a row. They read 2 r + 2 lines of 2 w + 2 numbers: at most 8 s + 12 w + 12 for every w. The
+    last vector of tiles reads what lies after them.
     """
-    return ceil_div(8 * strip + 8 * columns + 8, lanes) * lanes + 4 * lanes
+    return ceil_div(8 * strip + 12 * columns + 12, lanes) * lanes + 4 * lanes
 
 
 @jitable

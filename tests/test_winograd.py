@@ -193,6 +193,23 @@ def test_parts_cover_all_blocks_and_keep_groups_apart(groups, deep, part):
         assert whole or first // deep == (first + count - 1) // deep
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("channels", "k", "width"), [(160, 160, 201), (400, 48, 130), (64, 64, 510)])
+def test_strips_shorter_than_a_row_of_tiles(channels, k, width, dtype):
+    """Many channels, wide images: a strip ends within one row and goes on in the next."""
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((1, channels, 5, width)).astype(dtype)
+    weight = rng.standard_normal((k, channels, 3, 3)).astype(dtype)
+    expected = ln.conv2d(x, weight, padding=1, algorithm="direct")
+    tolerance = 400 * np.finfo(dtype).eps * np.abs(expected).max()
+    results = []
+    for backend in ("numba", "c"):
+        with ln.use_backend(backend):
+            results.append(ln.conv2d(x, weight, padding=1, algorithm="winograd"))
+        assert np.abs(results[-1] - expected).max() < tolerance
+    assert_same_bits(*results)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 2), st.integers(1, 2), st.integers(1, 4), st.sampled_from([1, 7, 16, 17, 35]),
