@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.printer
 import pytest
+from helpers import assert_same_bits
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
+from test_export_c import compiled, needs_compiler, run
 
 import loopnest as ln
 
@@ -241,3 +245,37 @@ def test_fuzz_graphs_against_onnx_runtime(case) -> None:
     )
     with ln.use_backend("c"):
         compare(ln.load_onnx(model)(x), session.run(None, {"x": x}))
+
+
+@needs_compiler
+@settings(
+    max_examples=min(GRAPHS // 12, 400), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(graphs([11, 17], True))
+def test_fuzz_graphs_as_c(case) -> None:
+    """The exported file gives the same bits, under -Wall -Wextra -Werror."""
+    model, x = case
+    note(onnx.printer.to_text(model))
+    net = ln.load_onnx(model)
+    with ln.use_backend("c"):
+        expected = net(x)
+    if isinstance(expected, tuple) or x.size == 0:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = net.to_c(Path(folder, "net.c"), batch=x.shape[0], input_shape=x.shape[1:])
+        assert_same_bits(run(compiled(path), "net", x, expected), expected)
+
+
+@settings(
+    max_examples=min(GRAPHS // 40, 40), deadline=None, suppress_health_check=list(HealthCheck)
+)
+@given(graphs([11, 17], True))
+def test_fuzz_graphs_inside_njit(case) -> None:
+    model, x = case
+    note(onnx.printer.to_text(model))
+    net = ln.load_onnx(model)
+    with ln.use_backend("numba"):
+        expected = net(x)
+        forward = net.njit(input_shape=x.shape[1:], batch=x.shape[0])
+    if not isinstance(expected, tuple):
+        assert_same_bits(forward(x), expected)

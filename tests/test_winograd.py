@@ -194,7 +194,9 @@ def test_parts_cover_all_blocks_and_keep_groups_apart(groups, deep, part):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("channels", "k", "width"), [(160, 160, 201), (400, 48, 130), (64, 64, 510)])
+@pytest.mark.parametrize(
+    ("channels", "k", "width"), [(160, 160, 201), (400, 48, 130), (64, 64, 510)]
+)
 def test_strips_shorter_than_a_row_of_tiles(channels, k, width, dtype):
     """Many channels, wide images: a strip ends within one row and goes on in the next."""
     rng = np.random.default_rng(4)

@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from loopnest.network.program import MAX_DIMS, Program, Shape, Step, Storage, Value, row_strides
+from loopnest.network.program import (
+    MAX_DIMS,
+    MOST_MOVES,
+    Program,
+    Shape,
+    Step,
+    Storage,
+    Value,
+    row_strides,
+)
 from loopnest.network.verify import reach, verify
 from loopnest.ops import activation as activations
 from loopnest.ops.pooling import resolve as resolve_pooling
@@ -223,7 +232,7 @@ class Builder:
         _check_bounds(self, y, shape, y_strides, y_offset)
         shape, x_strides, y_strides = joined_axes(shape, x_strides, y_strides)
         if len(shape) > MAX_DIMS:
-            raise self.fail(f"elements lie in {len(shape)} axes; accepted: {MAX_DIMS}")
+            return self._moves(x, y, (shape, x_strides, y_strides), x_offset, y_offset, how)
         return self.step(
             "move",
             (x,),
@@ -235,6 +244,23 @@ class Builder:
             x_offset=x_offset,
             y_offset=y_offset,
         )
+
+    def _moves(
+        self, x: Value, y: Value, axes: tuple, x_offset: int, y_offset: int, how: str
+    ) -> Value:
+        """A move over too many axes, as one for each index of the shortest of them."""
+        shape, x_strides, y_strides = map(list, axes)
+        count = min(shape)
+        if count > MOST_MOVES:
+            told = f"elements lie in {len(shape)} axes of {count} and more"
+            raise self.fail(f"{told}; accepted: {MAX_DIMS}, or one of at most {MOST_MOVES}")
+        at = shape.index(count)
+        del shape[at]
+        x_step, y_step = x_strides.pop(at), y_strides.pop(at)
+        for i in range(count):
+            offsets = x_offset + i * x_step, y_offset + i * y_step
+            self.move(x, y, shape, x_strides, y_strides, *offsets, how)
+        return y
 
     def expanded(self, x: Value, shape: Shape) -> Value:
         """x broadcast to a shape."""

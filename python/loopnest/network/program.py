@@ -26,6 +26,7 @@ UNARY = (
 BINARY = ("add", "sub", "mul", "div")
 
 MAX_DIMS = 5  # of a `move`, once axes that lie together are one
+MOST_MOVES = 64  # steps that stand for one over more axes
 
 
 @dataclass(eq=False)
